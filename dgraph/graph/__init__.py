@@ -1,0 +1,1 @@
+"""The dataflow graph: access maps, op and tensor nodes, their order, their printed form."""

@@ -1,0 +1,133 @@
+"""The nodes of a graph and the contract of an op.
+
+In: names, dims, attributes. Out: `OpNode`, `TensorNode`, `Graph` (frozen), and `Op`, the record by which an op family
+describes itself. Promise: nothing here knows of ranks, arrays or YAML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from dgraph.graph.access import Map, Space
+
+Dim = tuple[int, ...]
+Attributes = Mapping[str, Any]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Access:
+    """What an op touches: its iteration space, one map a port, and the dim of every operand."""
+
+    space: Space
+    maps: Mapping[str, Map]
+    dims: Mapping[str, Dim]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """How an op's gradient op is made: which operands it reads again, and for which it writes a delta."""
+
+    reads: tuple[str, ...]
+    of: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op, as data. Adding an op is one such record in `dgraph.ops` and its kernels.
+
+    `access(attributes, dims)` gets the dims of the data inputs and gives space, maps and the dims of all ports
+    (raising ConfigError for shapes that do not fit); `cuts` names what a split may cut: the user's letter -> a label, or a pair
+    (outer, inner) where a dimension is `outer * extent(inner) + inner`; labels in `uncut` may never be cut, with the
+    reason why; `attributes` gives every attribute's check and default (see `dgraph.ops.attribute`).
+    """
+
+    name: str
+    access: Callable[[Attributes, Mapping[str, Dim]], Access]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...] = ("output",)
+    parameters: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    variadic: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = EMPTY
+    cuts: Callable[[Access], Mapping[str, str | tuple[str, str]]] = lambda access: {
+        name.upper(): name for name in access.space.labels
+    }
+    uncut: Mapping[str, str] = EMPTY
+    gradient: Gradient | None = None
+    loss: str | None = None
+    multiply_adds: Callable[[Attributes], int] = lambda attributes: 0
+    traced: tuple[tuple[str, str], ...] = (("result_dim", "output"), ("dist_result", "output"))
+    traced_gradient: tuple[tuple[str, str], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which mesh axes cut one label: a list of axes (the first the slowest), with sizes where they are not balanced."""
+
+    axes: tuple[str, ...]
+    sizes: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class OpNode:
+    """An op at work: its ports joined to tensors. `kind` is forward, gradient, zero or update.
+
+    A gradient node shares op, space, maps and attributes with its forward node; its ports are the operands that it
+    reads again, `<port>.delta` of the results (read) and `<port>.delta` of the inputs (written).
+    """
+
+    name: str
+    op: str
+    kind: str
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+    access: Access
+    attributes: Attributes = EMPTY
+    split: Mapping[str, Split] | None = None
+    pieces: Mapping[str, int] = EMPTY
+    forward: str | None = None
+
+    def port_map(self, port: str) -> Map:
+        """The access map of a port; `<port>.delta` has that of `<port>`."""
+        return self.access.maps[port.removesuffix(".delta")]
+
+
+@dataclass(frozen=True)
+class TensorNode:
+    """A tensor: `role` is data, activation, parameter, gradient or seed (a constant gradient of a loss)."""
+
+    name: str
+    dim: Dim
+    role: str
+    of: str | None = None
+    attributes: Attributes = EMPTY
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Ops in dependency order, and the tensors between them, by name."""
+
+    name: str
+    ops: Mapping[str, OpNode]
+    tensors: Mapping[str, TensorNode]
+    writers: Mapping[str, tuple[tuple[str, str], ...]] = field(init=False)
+    readers: Mapping[str, tuple[tuple[str, str], ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        writers: dict[str, list[tuple[str, str]]] = {name: [] for name in self.tensors}
+        readers: dict[str, list[tuple[str, str]]] = {name: [] for name in self.tensors}
+        for op in self.ops.values():
+            for port, tensor in op.inputs:
+                readers[tensor].append((op.name, port))
+            for port, tensor in op.outputs:
+                writers[tensor].append((op.name, port))
+        object.__setattr__(self, "writers", {k: tuple(v) for k, v in writers.items()})
+        object.__setattr__(self, "readers", {k: tuple(v) for k, v in readers.items()})
+
+    @property
+    def parameters(self) -> tuple[TensorNode, ...]:
+        return tuple(t for t in self.tensors.values() if t.role == "parameter")

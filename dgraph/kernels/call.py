@@ -1,0 +1,57 @@
+"""The contract between the schedule and a kernel.
+
+In: an op, its piece, the rects of its operands. Out: `Call`, all that a kernel may know. Promise: no ranks, no names of
+tensors, no arrays: so that work space can be counted by a plan that runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dgraph.graph.access import Space
+from dgraph.graph.node import Access
+from dgraph.rect import Rect
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Action = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One piece of one op for one kernel.
+
+    `rects` holds the rect of every port that takes part (ports of a gradient op as `output.delta`, `filters.delta`; a
+    port that is not there is not wanted). The arrays given to `bind` have exactly these shapes, in the order of the
+    tensor's dim (their strides are arbitrary). `accumulate` lists the written ports to be added into; the others are assigned.
+    """
+
+    op: str
+    gradient: bool
+    attributes: Mapping[str, Any]
+    access: Access
+    piece: Rect
+    rects: Mapping[str, Rect]
+    accumulate: frozenset[str]
+    dtype: str
+
+    @property
+    def space(self) -> Space:
+        return self.access.space
+
+
+class Kernel(Protocol):
+    """Local arithmetic of one op (or of its gradient)."""
+
+    def workspace(self, call: Call) -> int:
+        """Bytes of scratch that the action uses; the same scratch serves all actions of a rank, one after the other."""
+
+    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """An action without arguments that does the piece. `scratch` is a uint8 array of at least `workspace` bytes,
+        aligned to 64. All views are made here: the action allocates nothing of the size of an operand."""
+
+    def order(self, call: Call, port: str) -> tuple[int, ...] | None:
+        """The memory order of an operand's dims that suits this kernel, slowest first; None: no wish."""
