@@ -78,15 +78,11 @@ class Rect:
         return all(n > 0 for n in self.size)
 
     def __contains__(self, other: Rect) -> bool:
-        return not other or all(
-            a <= c and d <= b for (a, b), (c, d) in zip(self.bounds, other.bounds, strict=True)
-        )
+        return not other or all(a <= c and d <= b for (a, b), (c, d) in zip(self.bounds, other.bounds, strict=True))
 
     def intersect(self, other: Rect) -> Rect:
         """What both cover."""
-        return Rect.of(
-            (max(a, c), min(b, d)) for (a, b), (c, d) in zip(self.bounds, other.bounds, strict=True)
-        )
+        return Rect.of((max(a, c), min(b, d)) for (a, b), (c, d) in zip(self.bounds, other.bounds, strict=True))
 
     def hull(self, other: Rect) -> Rect:
         """The bounding box of both; an empty rect adds nothing."""
@@ -94,9 +90,7 @@ class Rect:
             return other
         if not other:
             return self
-        return Rect.of(
-            (min(a, c), max(b, d)) for (a, b), (c, d) in zip(self.bounds, other.bounds, strict=True)
-        )
+        return Rect.of((min(a, c), max(b, d)) for (a, b), (c, d) in zip(self.bounds, other.bounds, strict=True))
 
     def shift(self, offset: Sequence[int]) -> Rect:
         """The rect moved by `offset`; an empty one stays where it is."""
@@ -107,13 +101,13 @@ class Rect:
     def subtract(self, other: Rect) -> list[Rect]:
         """Disjoint rects that cover this one without `other`, at most 2 a dimension.
 
-            +-----------+
-            |     0     |      cut dimension by dimension:
-            +--+-----+--+      what lies before and after `other` is split off,
-            |2 |other| 3|      the middle goes on to the next dimension
-            +--+-----+--+
-            |     1     |
-            +-----------+
+        +-----------+
+        |     0     |      cut dimension by dimension:
+        +--+-----+--+      what lies before and after `other` is split off,
+        |2 |other| 3|      the middle goes on to the next dimension
+        +--+-----+--+
+        |     1     |
+        +-----------+
         """
         middle = self.intersect(other)
         if not middle:

@@ -18,6 +18,18 @@ Attributes = Mapping[str, Any]
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of an op: `read(value, spatial)` checks and normalises it (`spatial`: how many spatial
+    dimensions), raising ValueError with what it wants instead."""
+
+    read: Callable[[Any, int], Any]
+    default: Any = REQUIRED
+
+
 @dataclass(frozen=True)
 class Access:
     """What an op touches: its iteration space, one map a port, and the dim of every operand."""
@@ -29,10 +41,12 @@ class Access:
 
 @dataclass(frozen=True)
 class Gradient:
-    """How an op's gradient op is made: which operands it reads again, and for which it writes a delta."""
+    """How an op's gradient op is made: which operands it reads again, for which inputs it writes a delta, and from
+    the deltas of which outputs."""
 
     reads: tuple[str, ...]
     of: tuple[str, ...]
+    by: tuple[str, ...] = ("output",)
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,9 @@ class Op:
     `access(attributes, dims)` gets the dims of the data inputs and gives space, maps and the dims of all ports
     (raising ConfigError for shapes that do not fit); `cuts` names what a split may cut: the user's letter -> a label, or a pair
     (outer, inner) where a dimension is `outer * extent(inner) + inner`; labels in `uncut` may never be cut, with the
-    reason why; `attributes` gives every attribute's check and default (see `dgraph.ops.attribute`).
+    reason why; `attributes` gives every attribute's check and default (see `dgraph.ops.attribute`); `flops` is the
+    arithmetic of one point of the iteration space; `traced` are the lines of a trace: (key, port), and `shown` the
+    names of ports in it where they are not the ports' own.
     """
 
     name: str
@@ -52,16 +68,17 @@ class Op:
     parameters: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     variadic: tuple[str, ...] = ()
-    attributes: Mapping[str, Any] = EMPTY
+    attributes: Mapping[str, Attribute] = EMPTY
     cuts: Callable[[Access], Mapping[str, str | tuple[str, str]]] = lambda access: {
         name.upper(): name for name in access.space.labels
     }
     uncut: Mapping[str, str] = EMPTY
     gradient: Gradient | None = None
     loss: str | None = None
-    multiply_adds: Callable[[Attributes], int] = lambda attributes: 0
+    flops: int = 1
     traced: tuple[tuple[str, str], ...] = (("result_dim", "output"), ("dist_result", "output"))
     traced_gradient: tuple[tuple[str, str], ...] | None = None
+    shown: Mapping[str, str] = EMPTY
 
 
 @dataclass(frozen=True)

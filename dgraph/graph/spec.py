@@ -33,8 +33,9 @@ class NodeSpec:
 class ParameterSpec:
     """A parameter: how it starts, what its update node is called, and how the update is cut.
 
-    `init` is {kind: arguments}, e.g. {"uniform": {"low": -0.1, "high": 0.1}}; kinds: zero, constant, normal, uniform, xavier, he, lecun.
-    `update` names the update node (`update_<name>` if None). `update_split` cuts it by mesh axes; `shard` cuts it over the ranks that would otherwise repeat it.
+    `init` is {kind: arguments}, e.g. {"uniform": {"low": -0.1, "high": 0.1}}; kinds: zero, constant, normal, uniform,
+    xavier, he, lecun. `update` names the update node (`update_<name>` if None). `update_split` cuts it by mesh axes;
+    `shard` cuts it over the ranks that would otherwise repeat it.
     """
 
     name: str

@@ -1,0 +1,1 @@
+"""dgraph: a distributed dataflow-graph runtime with tiled tensors."""

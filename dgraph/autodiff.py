@@ -1,0 +1,123 @@
+"""Forward graph -> training graph: gradient, zeroing and update nodes.
+
+In: a forward graph. Out: a larger graph, in dependency order: forward, zeroing, gradient (in reverse), update. Promise: every
+parameter that a loss depends on has an update node; nothing is computed for tensors that no parameter stands behind.
+
+    x --> [op] --> y             y.grad --> [op.grad] --> x.grad     the gradient op has the maps of its op,
+    w -->                             x, w -->       --> w.grad      read and written the other way round
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from dgraph.error import ConfigError
+from dgraph.graph.node import Graph, Op, OpNode, TensorNode
+from dgraph.ops.frame import update_access, zero_access
+
+
+def add_gradients(graph: Graph, table: Mapping[str, Op]) -> Graph:
+    """The training graph of a forward graph with at least one loss.
+
+    Raises ConfigError where there is no loss, where a loss depends on a parameter through something that has no
+    gradient, and where a parameter is not reached.
+    """
+    wanted = _depend_on_parameters(graph, table)
+    gradients: dict[str, TensorNode] = {}
+    backward: list[OpNode] = []
+    for op in reversed(graph.ops.values()):
+        node = _gradient_node(op, table[op.op], graph, wanted, gradients)
+        if node is not None:
+            backward.append(node)
+    if not backward:
+        raise ConfigError("nothing to train: no loss depends on a parameter", "add a softmax layer")
+    zeros = [_zero_node(tensor) for tensor in gradients.values()]
+    updates = [_update_node(parameter, gradients) for parameter in graph.parameters]
+    ops = {op.name: op for op in (*graph.ops.values(), *zeros, *backward, *updates)}
+    if len(ops) != len(graph.ops) + len(zeros) + len(backward) + len(updates):
+        raise ConfigError("a node has the name of a gradient, zeroing or update node", "rename it")
+    return Graph(graph.name, MappingProxyType(ops), MappingProxyType({**graph.tensors, **gradients}))
+
+
+def _depend_on_parameters(graph: Graph, table: Mapping[str, Op]) -> set[str]:
+    """The tensors whose gradient leads to a parameter."""
+    wanted = {parameter.name for parameter in graph.parameters}
+    for op in graph.ops.values():
+        rule = table[op.op].gradient
+        if rule and any(port in rule.of and tensor in wanted for port, tensor in op.inputs):
+            wanted.update(tensor for port, tensor in op.outputs if port in rule.by)
+    return wanted
+
+
+def _gradient_of(tensor: str, graph: Graph, gradients: dict[str, TensorNode], role: str) -> str:
+    name = f"{tensor}.grad"
+    gradients.setdefault(name, TensorNode(name, graph.tensors[tensor].dim, role, of=tensor))
+    return name
+
+
+def _gradient_node(op: OpNode, record: Op, graph: Graph, wanted: set[str],
+                   gradients: dict[str, TensorNode]) -> OpNode | None:  # fmt: skip
+    """The gradient op of `op`, or None where no delta arrives or none is wanted; adds the gradient tensors it writes."""
+    rule = record.gradient
+    if rule is None or not any(port in rule.of and tensor in wanted for port, tensor in op.inputs):
+        return None
+    ports = dict(op.outputs)
+    blocked = [tensor for port, tensor in op.outputs if port not in rule.by and f"{tensor}.grad" in gradients]
+    if blocked:
+        raise ConfigError(f"node {op.name}: no gradient goes back through {blocked[0]}", f"only through {rule.by}")
+    if record.loss is not None:
+        if f"{ports[record.loss]}.grad" in gradients:
+            raise ConfigError(f"node {op.name}: its loss feeds another op", "the gradient of a loss is the constant 1")
+        _gradient_of(ports[record.loss], graph, gradients, "seed")
+    deltas = [(f"{port}.delta", f"{ports[port]}.grad") for port in rule.by if f"{ports[port]}.grad" in gradients]
+    if not deltas:
+        return None
+    joined = (*op.inputs, *op.outputs)
+    reads = [(port, tensor) for port, tensor in joined if port in rule.reads]
+    writes = [
+        (f"{port}.delta", _gradient_of(tensor, graph, gradients, "gradient"))
+        for port in rule.of
+        for joined_port, tensor in op.inputs
+        if joined_port == port and tensor in wanted
+    ]
+    return OpNode(
+        name=f"{op.name}.grad",
+        op=op.op,
+        kind="gradient",
+        inputs=(*deltas, *reads),
+        outputs=tuple(writes),
+        access=op.access,
+        attributes=op.attributes,
+        split=op.split,
+        pieces=op.pieces,
+        forward=op.name,
+    )
+
+
+def _zero_node(tensor: TensorNode) -> OpNode:
+    return OpNode(
+        name=f"{tensor.name}.set_zero",
+        op="zero",
+        kind="zero",
+        inputs=(),
+        outputs=(("output", tensor.name),),
+        access=zero_access({}, {"output": tensor.dim}),
+    )
+
+
+def _update_node(parameter: TensorNode, gradients: Mapping[str, TensorNode]) -> OpNode:
+    gradient = f"{parameter.name}.grad"
+    if gradient not in gradients:
+        raise ConfigError(
+            f"parameter {parameter.name} has no part in a loss", "remove its node, or add a loss behind it"
+        )
+    return OpNode(
+        name=parameter.attributes["update"],
+        op="update",
+        kind="update",
+        inputs=(("gradient", gradient),),
+        outputs=(("output", parameter.name),),
+        access=update_access({}, {"gradient": parameter.dim}),
+        split=parameter.attributes["update_split"],
+    )

@@ -1,0 +1,199 @@
+"""Specs -> graph: shapes, ports and order of the forward nodes.
+
+In: node and parameter specs, the table of ops. Out: a `Graph` of forward ops and their tensors. Promise: every port is joined,
+every dim is known, ops stand in dependency order; whatever does not fit raises ConfigError at the node's place.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from types import MappingProxyType
+from typing import Any
+
+from dgraph.error import ConfigError, DgraphError
+from dgraph.graph.node import EMPTY, REQUIRED, Access, Dim, Graph, Op, OpNode, TensorNode
+from dgraph.graph.spec import NodeSpec, ParameterSpec
+
+_OUTPUT_NAMES = {"raw_data": "raw_output", "labels": "labels_output"}
+
+
+def build_graph(name: str, specs: Sequence[NodeSpec], parameters: Sequence[ParameterSpec],
+                table: Mapping[str, Op]) -> Graph:  # fmt: skip
+    """The forward graph of `specs`, in which tensors that no node writes are parameters.
+
+    Raises ConfigError, with the place of the node, for unknown ops, ports, tensors and attributes, for shapes that do not fit,
+    cycles, names used twice, and parameters that no node reads.
+    """
+    declared = {parameter.name: parameter for parameter in parameters}
+    ops: dict[str, OpNode] = {}
+    tensors: dict[str, TensorNode] = {}
+    outputs = _name_outputs(specs, table)
+    for spec in _in_order(specs, outputs):
+        try:
+            _add_node(spec, outputs[spec.name], table[spec.op], declared, ops, tensors)
+        except DgraphError as error:
+            error.what = f"node {spec.name}: {error.what}"
+            raise (error.at(spec.place) if spec.place else error) from None
+    _check_parameters(declared, tensors)
+    return Graph(name, MappingProxyType(ops), MappingProxyType(tensors))
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """A hint: the nearest of `words`, or all of them."""
+    known = sorted(words)
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
+
+
+def _name_outputs(specs: Sequence[NodeSpec], table: Mapping[str, Op]) -> dict[str, dict[str, str]]:
+    """Port -> tensor of every node's outputs; names are unique."""
+    outputs: dict[str, dict[str, str]] = {}
+    owner: dict[str, str] = {}
+    for spec in specs:
+        if spec.name in outputs:
+            raise ConfigError(f"node {spec.name} is declared twice", "names are unique", spec.place)
+        if spec.op not in table:
+            raise ConfigError(f"node {spec.name}: unknown op {spec.op}", closest(spec.op, table), spec.place)
+        given = dict(spec.outputs)
+        ports = table[spec.op].outputs
+        for port in given:
+            if port not in ports:
+                raise ConfigError(f"node {spec.name}: {spec.op} has no output {port}", closest(port, ports), spec.place)
+        outputs[spec.name] = {port: given.get(port, f"{spec.name}.{_OUTPUT_NAMES.get(port, port)}") for port in ports}
+        for tensor in outputs[spec.name].values():
+            if tensor in owner:
+                raise ConfigError(
+                    f"tensor {tensor} is written by {owner[tensor]} and by {spec.name}",
+                    "one writer a tensor",
+                    spec.place,
+                )
+            owner[tensor] = spec.name
+    return outputs
+
+
+def _in_order(specs: Sequence[NodeSpec], outputs: Mapping[str, Mapping[str, str]]) -> list[NodeSpec]:
+    """The specs in dependency order, as declared where that leaves a choice."""
+    writer = {tensor: name for name, ports in outputs.items() for tensor in ports.values()}
+    by_name = {spec.name: spec for spec in specs}
+    sorter = TopologicalSorter(
+        {spec.name: [writer[tensor] for _, tensor in spec.inputs if tensor in writer] for spec in specs}
+    )
+    position = {spec.name: k for k, spec in enumerate(specs)}
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        cycle = error.args[1]
+        raise ConfigError(
+            f"nodes wait for each other: {' -> '.join(reversed(cycle))}",
+            "a graph has no cycles",
+            by_name[cycle[0]].place,
+        ) from None
+    order: list[NodeSpec] = []
+    ready: list[str] = []
+    while sorter.is_active():
+        ready = sorted({*ready, *sorter.get_ready()}, key=position.__getitem__)
+        sorter.done(first := ready.pop(0))
+        order.append(by_name[first])
+    return order
+
+
+def _attributes(spec: NodeSpec, op: Op, spatial: int) -> Mapping[str, Any]:
+    """The attributes of a node, checked, normalised and complete."""
+    for key in spec.attributes:
+        if key not in op.attributes:
+            raise ConfigError(f"{op.name} has no attribute {key}", closest(key, op.attributes or ["none"]))
+    values: dict[str, Any] = {}
+    for key, attribute in op.attributes.items():
+        value = spec.attributes.get(key, attribute.default)
+        if value is REQUIRED:
+            raise ConfigError(f"{op.name} needs the attribute {key}")
+        try:
+            values[key] = attribute.read(value, spatial)
+        except ValueError as error:
+            raise ConfigError(f"attribute {key} of {op.name} must be {error}", f"got {value!r}") from None
+    return MappingProxyType(values)
+
+
+def _check_ports(spec: NodeSpec, op: Op) -> None:
+    ports = [port for port, _ in spec.inputs]
+    for port in ports:
+        if port not in op.inputs:
+            raise ConfigError(f"{op.name} has no input {port}", closest(port, op.inputs or ["none"]))
+        if ports.count(port) > 1 and port not in op.variadic:
+            raise ConfigError(f"input {port} of {op.name} takes one tensor")
+    for port in op.inputs:
+        if port not in ports and port not in op.optional:
+            raise ConfigError(f"input {port} of {op.name} is not joined to a tensor")
+
+
+def _access(spec: NodeSpec, op: Op, tensors: Mapping[str, TensorNode]) -> tuple[Access, Mapping[str, Any]]:
+    dims: dict[str, Dim] = {}
+    for port, tensor in spec.inputs:
+        if port in op.parameters or port in op.variadic:
+            continue
+        if tensor not in tensors:
+            raise ConfigError(f"input {port}: there is no tensor {tensor}", closest(tensor, tensors))
+        dims[port] = tensors[tensor].dim
+    spatial = len(next(iter(dims.values()))) - 2 if dims else 0
+    attributes = _attributes(spec, op, spatial)
+    return op.access(attributes, dims), attributes
+
+
+def _add_node(spec: NodeSpec, outputs: Mapping[str, str], op: Op, declared: Mapping[str, ParameterSpec],
+              ops: dict[str, OpNode], tensors: dict[str, TensorNode]) -> None:  # fmt: skip
+    _check_ports(spec, op)
+    access, attributes = _access(spec, op, tensors)
+    for port, tensor in spec.inputs:
+        if port in op.parameters:
+            _add_parameter(tensor, access.dims[port], port, declared, tensors)
+        elif tensor not in tensors and tensor not in declared:
+            raise ConfigError(f"input {port}: there is no tensor {tensor}", closest(tensor, tensors))
+    role = "data" if op.name == "data" else "activation"
+    for port, tensor in outputs.items():
+        tensors[tensor] = TensorNode(tensor, access.dims[port], role)
+    ops[spec.name] = OpNode(
+        name=spec.name,
+        op=op.name,
+        kind="forward",
+        inputs=spec.inputs,
+        outputs=tuple(outputs.items()),
+        access=access,
+        attributes=attributes,
+        split=spec.split,
+        pieces=spec.pieces,
+    )
+
+
+def _add_parameter(name: str, dim: Dim, port: str, declared: Mapping[str, ParameterSpec],
+                   tensors: dict[str, TensorNode]) -> None:  # fmt: skip
+    known = tensors.get(name)
+    if known is not None:
+        if known.dim != dim:
+            raise ConfigError(
+                f"{port}: {name} has dim {list(known.dim)}, here {list(dim)} is needed",
+                "shared parameters have one dim",
+            )
+        return
+    spec = declared.get(name, ParameterSpec(name))
+    attributes = MappingProxyType(
+        {
+            "init": spec.init or MappingProxyType({"xavier": EMPTY}),
+            "update": spec.update or f"update_{name}",
+            "update_split": spec.update_split,
+            "shard": spec.shard,
+            "port": port,
+        }
+    )
+    tensors[name] = TensorNode(name, dim, "parameter", attributes=attributes)
+
+
+def _check_parameters(declared: Mapping[str, ParameterSpec], tensors: Mapping[str, TensorNode]) -> None:
+    for spec in declared.values():
+        node = tensors.get(spec.name)
+        if node is None or node.role != "parameter":
+            known = [t.name for t in tensors.values() if t.role == "parameter"]
+            raise ConfigError(
+                f"no node reads the parameter {spec.name}", closest(spec.name, known or ["none"]), spec.place
+            )

@@ -1,0 +1,1 @@
+"""Local arithmetic: arrays in, arrays out, no ranks."""

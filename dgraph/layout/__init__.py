@@ -1,0 +1,1 @@
+"""Which rank does which piece, and which rects it reads and writes."""

@@ -1,0 +1,13 @@
+"""The table of ops: one record each, one file a family. Adding an op is one record there and its kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from dgraph.graph.node import Op
+from dgraph.ops import contraction, frame, loss, pointwise, pool
+
+OPS: Mapping[str, Op] = MappingProxyType(
+    {op.name: op for family in (frame, contraction, pointwise, pool, loss) for op in family.OPS}
+)

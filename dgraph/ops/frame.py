@@ -1,0 +1,56 @@
+"""The ops that frame a network: the data at its front, the zeroing and the update of what it accumulates.
+
+In: dims. Out: maps that take every dimension as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dgraph.graph.access import ZERO, Space, label
+from dgraph.graph.node import Access, Attributes, Dim, Op
+from dgraph.ops.attribute import COUNT, READING, SHAPE
+from dgraph.ops.label import labels_map, spatial_labels
+
+
+def data_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
+    """A mini-batch: `raw_data[n, c, h, w]` and `labels[n, 0, 0, 0]`."""
+    batch, shape = attributes["batch"], attributes["shape"]
+    spatial = spatial_labels(len(shape) - 1)
+    names = ("n", "c", *spatial)
+    return Access(
+        Space(names, (batch, *shape)),
+        {"raw_data": labels_map(*names), "labels": (label("n"), *(ZERO,) * len(shape))},
+        {"raw_data": (batch, *shape), "labels": (batch, *(1 for _ in shape))},
+    )
+
+
+def whole_access(ports: tuple[str, ...], dim: Dim) -> Access:
+    """Every port is one tensor's own elements: the space of update and zeroing nodes, labels x0 x1 ..."""
+    names = tuple(f"x{d}" for d in range(len(dim)))
+    same = labels_map(*names)
+    return Access(Space(names, dim), dict.fromkeys(ports, same), dict.fromkeys(ports, dim))
+
+
+def update_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
+    """Reads the gradient and writes the parameter, element by element."""
+    return whole_access(("gradient", "output"), dims["gradient"])
+
+
+def zero_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
+    """Sets a gradient tensor to zero before anything is added into it."""
+    return whole_access(("output",), dims["output"])
+
+
+DATA = Op(
+    name="data",
+    access=data_access,
+    inputs=(),
+    outputs=("raw_data", "labels"),
+    attributes={"batch": COUNT, "shape": SHAPE, "read": READING},
+    flops=0,
+    traced=(("result_dim", "raw_data"), ("dist_result", "raw_data")),
+)
+UPDATE = Op(name="update", access=update_access, inputs=("gradient",), flops=2)
+ZERO_OP = Op(name="zero", access=zero_access, inputs=(), flops=0, traced=())
+OPS = (DATA, UPDATE, ZERO_OP)
