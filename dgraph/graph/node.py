@@ -68,17 +68,17 @@ class Op:
     parameters: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     variadic: tuple[str, ...] = ()
-    attributes: Mapping[str, Attribute] = EMPTY
+    attributes: Mapping[str, Attribute] = field(default_factory=lambda: EMPTY)
     cuts: Callable[[Access], Mapping[str, str | tuple[str, str]]] = lambda access: {
         name.upper(): name for name in access.space.labels
     }
-    uncut: Mapping[str, str] = EMPTY
+    uncut: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     gradient: Gradient | None = None
     loss: str | None = None
     flops: int = 1
     traced: tuple[tuple[str, str], ...] = (("result_dim", "output"), ("dist_result", "output"))
     traced_gradient: tuple[tuple[str, str], ...] | None = None
-    shown: Mapping[str, str] = EMPTY
+    shown: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class OpNode:
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
     access: Access
-    attributes: Attributes = EMPTY
+    attributes: Attributes = field(default_factory=lambda: EMPTY)
     split: Mapping[str, Split] | None = None
-    pieces: Mapping[str, int] = EMPTY
+    pieces: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     forward: str | None = None
 
     def port_map(self, port: str) -> Map:
@@ -121,7 +121,7 @@ class TensorNode:
     dim: Dim
     role: str
     of: str | None = None
-    attributes: Attributes = EMPTY
+    attributes: Attributes = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True)

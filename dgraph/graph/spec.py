@@ -6,7 +6,7 @@ In: plain values from a config or from `dgraph.models`. Out: frozen specs that `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dgraph.error import Place
 from dgraph.graph.node import EMPTY, Attributes, Split
@@ -23,10 +23,10 @@ class NodeSpec:
     op: str
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...] = ()
-    attributes: Attributes = EMPTY
+    attributes: Attributes = field(default_factory=lambda: EMPTY)
     split: Mapping[str, Split] | None = None
-    pieces: Mapping[str, int] = EMPTY
-    place: Place | None = None
+    pieces: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    place: Place | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class ParameterSpec:
     """
 
     name: str
-    init: Mapping[str, Mapping[str, float]] = EMPTY
+    init: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: EMPTY)
     update: str | None = None
     update_split: Mapping[str, Split] | None = None
     shard: bool | None = None
-    place: Place | None = None
+    place: Place | None = field(default=None, compare=False, repr=False)
