@@ -26,7 +26,7 @@ def add_gradients(graph: Graph, table: Mapping[str, Op]) -> Graph:
     wanted = _depend_on_parameters(graph, table)
     gradients: dict[str, TensorNode] = {}
     backward: list[OpNode] = []
-    for op in reversed(graph.ops.values()):
+    for op in reversed(tuple(graph.ops.values())):
         node = _gradient_node(op, table[op.op], graph, wanted, gradients)
         if node is not None:
             backward.append(node)

@@ -1,1 +1,8 @@
 """Which rank does which piece, and which rects it reads and writes."""
+
+from __future__ import annotations
+
+from dgraph.layout.assign import Layout, OpLayout, TensorLayout, assign_layout
+from dgraph.layout.field import Field, Mesh
+
+__all__ = ["Field", "Layout", "Mesh", "OpLayout", "TensorLayout", "assign_layout"]

@@ -1,0 +1,239 @@
+"""Graph -> layout: the pieces of every op and the read and write rects of every tensor, on all ranks.
+
+In: a graph, a mesh, the table of ops. Out: a frozen `Layout`. Promise: pure integers, the same on every rank; nothing here costs
+more for 65,536 ranks than arrays over the mesh axes that a tensor depends on.
+
+Which ranks' values count. The ranks that differ only on axes that cut nothing of a tensor's writers hold the same values:
+they are *replicas*, and a reader takes those at its own place on these axes. Where several ops add into one tensor and an
+axis cuts some of them only, the others count at place 0 of that axis alone (`OpLayout.counted`), so that nothing is added twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from dgraph.error import ConfigError
+from dgraph.graph.access import Affine, image
+from dgraph.graph.node import Graph, Op, OpNode, Split, TensorNode
+from dgraph.layout.field import Booleans, Field, Mesh, balanced, cut, flat_index, image_field, whole
+from dgraph.layout.share import Share, share_of_input, share_of_split
+from dgraph.rect import Rect
+
+
+@dataclass(frozen=True, eq=False)
+class OpLayout:
+    """An op on all ranks: its share, the field of every port, and on which axes a written port counts at place 0 only."""
+
+    node: OpNode
+    share: Share
+    fields: Mapping[str, Field]
+    counted: Mapping[str, frozenset[int]]
+
+    def counts(self, port: str, coordinates: tuple[int, ...]) -> bool:
+        """Whether what a rank writes through `port` is part of the tensor's value."""
+        return all(coordinates[axis] == 0 for axis in self.counted.get(port, ()))
+
+
+@dataclass(frozen=True, eq=False)
+class TensorLayout:
+    """A tensor on all ranks. `replicas` are the axes on which a reader takes from ranks at its own place."""
+
+    node: TensorNode
+    read: Field
+    write: Field
+    replicas: frozenset[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """All ops and tensors of a graph on all ranks of a mesh."""
+
+    graph: Graph
+    mesh: Mesh
+    ops: Mapping[str, OpLayout]
+    tensors: Mapping[str, TensorLayout]
+
+    def pieces(self, op: str, rank: int) -> tuple[Rect, ...]:
+        """The pieces of an op on one rank, boxes of its iteration space; mostly one, none where it is empty."""
+        return self.ops[op].share.at(self.mesh.coordinates(rank))
+
+    def piece_rect(self, op: str, port: str, piece: Rect) -> Rect:
+        """The rect of a port's operand that one piece touches."""
+        node = self.graph.ops[op]
+        tensor = dict(node.outputs).get(port) or dict(node.inputs)[port]
+        return image(node.port_map(port), node.access.space, piece, self.graph.tensors[tensor].dim)
+
+    def read_rect(self, tensor: str, rank: int) -> Rect:
+        return self.tensors[tensor].read.at(self.mesh.coordinates(rank))
+
+    def write_rect(self, tensor: str, rank: int) -> Rect:
+        return self.tensors[tensor].write.at(self.mesh.coordinates(rank))
+
+
+def assign_layout(graph: Graph, mesh: Mesh, table: Mapping[str, Op], shard: bool = False) -> Layout:
+    """Places `graph` on `mesh`. `shard`: cut updates over the ranks that would repeat them, where a parameter does not say.
+
+    Raises ConfigError for splits that name what is not there or cannot be cut.
+    """
+    ops: dict[str, OpLayout] = {}
+    tensors: dict[str, TensorLayout] = {}
+    for node in graph.ops.values():
+        if node.kind == "update":
+            ops[node.name] = _update_layout(node, graph, ops, mesh, shard)
+        elif node.kind == "zero":
+            continue
+        else:
+            ops[node.name] = _op_layout(node, _share(node, graph, table[node.op], ops, mesh))
+    for tensor in graph.tensors.values():
+        tensors[tensor.name] = _tensor_layout(tensor, graph, ops, mesh)
+    for node in graph.ops.values():
+        if node.kind == "zero":
+            written = tensors[node.outputs[0][1]].write
+            ops[node.name] = OpLayout(node, _share_of_field(node, written), {"output": written}, {})
+    return Layout(graph, mesh, {name: ops[name] for name in graph.ops}, tensors)
+
+
+def _share(node: OpNode, graph: Graph, record: Op, ops: Mapping[str, OpLayout], mesh: Mesh) -> Share:
+    """A gradient op does the piece of its op; an op without a split follows its first input that is no parameter."""
+    if node.forward is not None:
+        return ops[node.forward].share
+    data = [
+        (port, t) for port, t in node.inputs if graph.tensors[t].role in ("activation", "data") and node.port_map(port)
+    ]
+    if node.split is not None or node.pieces or not data:
+        return share_of_split(node, record, mesh)
+    port, tensor = data[0]
+    writer, written_port = graph.writers[tensor][0]
+    return share_of_input(node, port, ops[writer].fields[written_port], mesh)
+
+
+def _op_layout(node: OpNode, share: Share) -> OpLayout:
+    fields: dict[str, Field] = {}
+    for port in dict.fromkeys(port for port, _ in (*node.inputs, *node.outputs)):
+        index, dim = node.port_map(port), node.access.dims.get(port.removesuffix(".delta"))
+        if index and dim is not None:
+            images = (image_field(index, share.access.space, piece, dim) for piece in share.pieces)
+            fields[port] = reduce(Field.hull, images)
+    return OpLayout(node, share, fields, {})
+
+
+def _share_of_field(node: OpNode, field: Field) -> Share:
+    """The share of an op over a tensor's own elements (update, zero): the field itself."""
+    piece = dict(zip(node.access.space.labels, field.intervals, strict=True))
+    return Share(node.access, (piece,), field.axes())
+
+
+# --- updates
+
+
+def _update_layout(node: OpNode, graph: Graph, ops: Mapping[str, OpLayout], mesh: Mesh, shard: bool) -> OpLayout:
+    """Where a parameter is updated: wherever it is read (every reader does the whole of what it reads, replicas alike), or cut."""
+    parameter = graph.tensors[node.outputs[0][1]]
+    read = _hull_of_readers(parameter, graph, ops, mesh)
+    if node.split is not None:
+        field, axes = _split_update(node, parameter, graph, mesh)
+    elif parameter.attributes["shard"] if parameter.attributes["shard"] is not None else shard:
+        field, axes = _sharded(read, mesh)
+    else:
+        field, axes = read, frozenset[int]()
+    share = _share_of_field(node, field)
+    return OpLayout(node, Share(share.access, share.pieces, axes), {"gradient": field, "output": field}, {})
+
+
+def _sharded(read: Field, mesh: Mesh) -> tuple[Field, frozenset[int]]:
+    """The read field cut again, along its longest dimension, over the axes on which it repeats."""
+    axes = frozenset(a for a, n in enumerate(mesh.sizes) if n > 1) - read.axes()
+    if not axes:
+        return read, axes
+    lengths = [int((interval.stop - interval.start).max()) for interval in read.intervals]
+    longest = lengths.index(max(lengths))
+    index, parts = flat_index(mesh, sorted(axes))
+    intervals = list(read.intervals)
+    intervals[longest] = balanced(intervals[longest], index, parts)
+    return Field.of(read.dim, intervals), axes
+
+
+def _split_update(node: OpNode, parameter: TensorNode, graph: Graph, mesh: Mesh) -> tuple[Field, frozenset[int]]:
+    """The parameter cut by the axes that its `update_split` names."""
+    letters = _parameter_letters(parameter, graph)
+    intervals = [whole(mesh, n) for n in parameter.dim]
+    split: Mapping[str, Split] = node.split or {}
+    for letter, entry in split.items():
+        if letter.upper() not in letters:
+            raise ConfigError(
+                f"update of {parameter.name}: there is no dimension {letter} to split",
+                f"known are: {', '.join(letters)}",
+            )
+        axes = tuple(mesh.names.index(axis) for axis in entry.axes)
+        dimension = letters[letter.upper()]
+        if entry.sizes is not None and sum(entry.sizes) != parameter.dim[dimension]:
+            raise ConfigError(
+                f"update of {parameter.name}: sizes {list(entry.sizes)} do not add up to {parameter.dim[dimension]}"
+            )
+        intervals[dimension] = cut(mesh, parameter.dim[dimension], axes, entry.sizes)
+    field = Field.of(parameter.dim, intervals)
+    return field, frozenset(axis for interval in intervals for axis in interval.axes())
+
+
+def _parameter_letters(parameter: TensorNode, graph: Graph) -> dict[str, int]:
+    """The letters of a parameter's dimensions: those of its first reader's labels, and X0, X1 ..."""
+    letters = {f"X{d}": d for d in range(len(parameter.dim))}
+    for reader, port in graph.readers[parameter.name]:
+        index: tuple[Affine, ...] = graph.ops[reader].port_map(port)
+        if index:
+            return letters | {
+                expression.terms[-1][0].upper(): d for d, expression in enumerate(index) if expression.terms
+            }
+    return letters
+
+
+# --- tensors
+
+
+def _hull_of_readers(tensor: TensorNode, graph: Graph, ops: Mapping[str, OpLayout], mesh: Mesh) -> Field:
+    """What a rank's consumers need. A gradient op that reads again what its own op wrote needs no reading: it is there."""
+    others: list[Field] = []
+    own: list[Field] = []
+    for reader, port in graph.readers[tensor.name]:
+        if port not in ops[reader].fields:
+            continue
+        forward = graph.ops[reader].forward
+        mine = forward is not None and (forward, port) in graph.writers[tensor.name]
+        (own if mine else others).append(ops[reader].fields[port])
+    fields = others or own
+    return reduce(Field.hull, fields) if fields else Field.nowhere(mesh, tensor.dim)
+
+
+def _tensor_layout(tensor: TensorNode, graph: Graph, ops: dict[str, OpLayout], mesh: Mesh) -> TensorLayout:
+    everywhere = frozenset(range(len(mesh.sizes)))
+    if tensor.role == "seed":
+        nowhere = Field.nowhere(mesh, tensor.dim)
+        return TensorLayout(tensor, nowhere, nowhere, everywhere)
+    read = _hull_of_readers(tensor, graph, ops, mesh)
+    writers = [(name, port) for name, port in graph.writers[tensor.name] if graph.ops[name].kind != "zero"]
+    if tensor.role == "data":
+        same = graph.ops[writers[0][0]].attributes["read"] == "same"
+        write = Field.of(tensor.dim, (whole(mesh, n) for n in tensor.dim)) if same else read
+        return TensorLayout(tensor, read, write, everywhere)
+    if not writers:
+        return TensorLayout(tensor, read, read, everywhere)
+    cutting = frozenset(axis for name, _ in writers for axis in ops[name].share.axes)
+    fields = []
+    for name, port in writers:
+        missing = cutting - ops[name].share.axes
+        layout = ops[name]
+        if missing:
+            ops[name] = OpLayout(layout.node, layout.share, layout.fields, {**layout.counted, port: missing})
+        fields.append(layout.fields[port].only_where(_at_zero(mesh, missing)) if missing else layout.fields[port])
+    return TensorLayout(tensor, read, reduce(Field.hull, fields), everywhere - cutting)
+
+
+def _at_zero(mesh: Mesh, axes: frozenset[int]) -> Booleans:
+    kept: Booleans = np.ones((1,) * len(mesh.sizes), dtype=np.bool_)
+    for axis in axes:
+        kept = kept & (mesh.index(axis) == 0)
+    return kept

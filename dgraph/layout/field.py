@@ -1,0 +1,208 @@
+"""Intervals and rects of all ranks at once.
+
+In: a mesh and how its axes cut labels. Out: `Interval` and `Field`: start and stop as arrays over the mesh. Promise: an array has
+extent 1 along every mesh axis on which it does not depend, so the layout of 65,536 ranks that cuts one label by one
+axis is as small as that axis, and "which ranks" is a question of broadcasting.
+
+    mesh y: 2, x: 3    H cut by y:  start [[0], [5]]   W cut by x:  start [[0, 4, 8]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dgraph.graph.access import Map, Space
+from dgraph.graph.node import Dim
+from dgraph.rect import Rect
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The named grid of ranks; the last axis is the fastest."""
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @staticmethod
+    def of(axes: Mapping[str, int]) -> Mesh:
+        return Mesh(tuple(axes), tuple(axes.values()))
+
+    @property
+    def ranks(self) -> int:
+        product = 1
+        for size in self.sizes:
+            product *= size
+        return product
+
+    def coordinates(self, rank: int) -> tuple[int, ...]:
+        """Where a rank stands on every axis."""
+        places = []
+        for size in reversed(self.sizes):
+            rank, place = divmod(rank, size)
+            places.append(place)
+        return tuple(reversed(places))
+
+    def index(self, axis: int) -> Integers:
+        """The coordinate along `axis`, as an array over the mesh."""
+        shape = [1] * len(self.sizes)
+        shape[axis] = self.sizes[axis]
+        return np.arange(self.sizes[axis], dtype=np.int64).reshape(shape)
+
+    def constant(self, value: int) -> Integers:
+        """An array over the mesh that depends on no axis."""
+        return np.full((1,) * len(self.sizes), value, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """`start <= x < stop` on every rank; empty where stop <= start."""
+
+    start: Integers
+    stop: Integers
+
+    def axes(self) -> frozenset[int]:
+        """The mesh axes on which it depends."""
+        return _axes((self.start, self.stop))
+
+    def empty(self) -> Booleans:
+        return self.stop <= self.start
+
+    def at(self, coordinates: Sequence[int]) -> tuple[int, int]:
+        """(start, stop) of one rank."""
+        return _at(self.start, coordinates), _at(self.stop, coordinates)
+
+
+def whole(mesh: Mesh, extent: int) -> Interval:
+    """The same interval [0, extent) on every rank."""
+    return Interval(mesh.constant(0), mesh.constant(extent))
+
+
+def cut(mesh: Mesh, extent: int, axes: Sequence[int], sizes: Sequence[int] | None = None) -> Interval:
+    """[0, extent) cut over mesh axes, the first the slowest: balanced, or in pieces of the given sizes."""
+    index, parts = flat_index(mesh, axes)
+    if sizes is None:
+        return balanced(Interval(mesh.constant(0), mesh.constant(extent)), index, parts)
+    bounds = np.concatenate([[0], np.cumsum(np.asarray(sizes, dtype=np.int64))])
+    return Interval(bounds[index], bounds[index + 1])
+
+
+def flat_index(mesh: Mesh, axes: Sequence[int]) -> tuple[Integers, int]:
+    """The number of every rank along several axes together, and how many numbers there are."""
+    index, parts = mesh.constant(0), 1
+    for axis in axes:
+        index = index * mesh.sizes[axis] + mesh.index(axis)
+        parts *= mesh.sizes[axis]
+    return index, parts
+
+
+def balanced(interval: Interval, index: Integers, parts: int) -> Interval:
+    """Share `index` of `interval` over `parts`: the first `length mod parts` shares get one more."""
+    quotient, rest = np.divmod(np.maximum(interval.stop - interval.start, 0), parts)
+    start = interval.start + index * quotient + np.minimum(index, rest)
+    return Interval(start, start + quotient + (index < rest))
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """A rect on every rank. Where it is empty, every dimension has start = dim and stop = 0, which adds nothing to a hull."""
+
+    dim: Dim
+    intervals: tuple[Interval, ...]
+
+    @staticmethod
+    def of(dim: Dim, intervals: Iterable[Interval], empty: Booleans | None = None) -> Field:
+        """The field of `intervals`, empty in all dimensions where any of them (or `empty`) is empty."""
+        entries = tuple(intervals)
+        flags = [interval.empty() for interval in entries] + ([] if empty is None else [empty])
+        flags = [flag for flag in flags if flag.any()]
+        if not flags:
+            return Field(dim, entries)
+        gone = flags[0]
+        for flag in flags[1:]:
+            gone = gone | flag
+        return Field(
+            dim,
+            tuple(
+                Interval(np.where(gone, n, interval.start), np.where(gone, 0, interval.stop))
+                for n, interval in zip(dim, entries, strict=True)
+            ),
+        )
+
+    @staticmethod
+    def nowhere(mesh: Mesh, dim: Dim) -> Field:
+        """Empty on every rank."""
+        return Field.of(dim, (whole(mesh, n) for n in dim), np.ones((1,) * len(mesh.sizes), dtype=np.bool_))
+
+    def at(self, coordinates: Sequence[int]) -> Rect:
+        """The rect of one rank."""
+        return Rect.of(interval.at(coordinates) for interval in self.intervals)
+
+    def axes(self) -> frozenset[int]:
+        """The mesh axes on which it depends."""
+        return _axes(a for interval in self.intervals for a in (interval.start, interval.stop))
+
+    def hull(self, other: Field) -> Field:
+        """The bounding box of both, rank by rank."""
+        if self.equals(other):
+            return self
+        return Field(
+            self.dim,
+            tuple(
+                Interval(np.minimum(a.start, b.start), np.maximum(a.stop, b.stop))
+                for a, b in zip(self.intervals, other.intervals, strict=True)
+            ),
+        )
+
+    def only_where(self, kept: Booleans) -> Field:
+        """The field made empty where `kept` is false."""
+        return Field.of(self.dim, self.intervals, ~kept)
+
+    def overlaps(self, rect: Rect) -> Booleans:
+        """On which ranks the field has elements in common with `rect` (an array over the axes that matter)."""
+        hit: Booleans = np.ones((1,) * self.intervals[0].start.ndim, dtype=np.bool_)
+        for interval, (start, stop) in zip(self.intervals, rect.bounds, strict=True):
+            hit = hit & (interval.start < stop) & (interval.stop > start)
+        return hit
+
+    def equals(self, other: Field) -> bool:
+        """Whether both are the same rect on every rank."""
+        return self is other or all(
+            np.array_equal(a.start, b.start) and np.array_equal(a.stop, b.stop)
+            for a, b in zip(self.intervals, other.intervals, strict=True)
+        )
+
+
+def image_field(index: Map, space: Space, piece: Mapping[str, Interval], dim: Dim) -> Field:
+    """The rects that a piece of every rank touches under a map: `dgraph.graph.access.image` for all ranks."""
+    intervals = []
+    for expression, extent in zip(index, dim, strict=True):
+        start: Any = np.full_like(next(iter(piece.values())).start, expression.offset, shape=(1,) * _ndim(piece))
+        stop = start
+        for name, coefficient in expression.terms:
+            start = start + coefficient * piece[name].start
+            stop = stop + coefficient * (piece[name].stop - 1)
+        intervals.append(Interval(np.maximum(start, 0), np.minimum(stop + 1, extent)))
+    empty: Any = np.zeros((1,) * _ndim(piece), dtype=np.bool_)
+    for name in space.labels:
+        if piece[name].empty().any():
+            empty = empty | piece[name].empty()
+    return Field.of(dim, intervals, empty)
+
+
+def _ndim(piece: Mapping[str, Interval]) -> int:
+    return next(iter(piece.values())).start.ndim
+
+
+def _axes(arrays: Iterable[Integers]) -> frozenset[int]:
+    return frozenset(axis for array in arrays for axis, size in enumerate(array.shape) if size > 1)
+
+
+def _at(array: Integers, coordinates: Sequence[int]) -> int:
+    return int(array[tuple(c if n > 1 else 0 for c, n in zip(coordinates, array.shape, strict=True))])

@@ -1,0 +1,196 @@
+"""Proof of a plan, for all ranks at once, before anything runs.
+
+In: a layout and the plans of all its ranks. Out: findings; none if all holds. Promise: what is found wrong is shown by example: rule,
+node, rect, ranks.
+
+    tiling      the distinct pieces of an op cover its iteration space exactly once: no product is missing, none counts twice
+    coverage    every element that a rank reads is written: by itself or in a message
+    once        nothing arrives twice, unless writers' pieces differ in a label that the tensor lacks: a sum
+    matching    every send has exactly one receive of the same rect
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from dgraph.layout.assign import Layout, OpLayout
+from dgraph.layout.field import Integers
+from dgraph.plan.make import Plan, Transfer
+from dgraph.plan.message import Messages
+from dgraph.rect import Rect
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: the rule, the op or tensor, an example rect, the ranks concerned."""
+
+    rule: str
+    node: str
+    rect: Rect | None
+    ranks: tuple[int, ...]
+    text: str
+
+    def __str__(self) -> str:
+        where = f", at {self.rect}" if self.rect else ""
+        ranks = f", ranks {', '.join(map(str, self.ranks))}" if self.ranks else ""
+        return f"{self.rule}: {self.node}: {self.text}{where}{ranks}"
+
+
+def check_plan(layout: Layout, plans: Sequence[Plan]) -> list[Finding]:
+    """All faults of the plans of all ranks (in rank order)."""
+    findings = [finding for op in layout.ops.values() for finding in check_tiling(layout, op)]
+    summed = {name for name in layout.tensors if _is_sum(layout, name)}
+    for plan in plans:
+        findings += check_reads(layout, plan, summed)
+    return findings + check_matching(layout, plans)
+
+
+def check_tiling(layout: Layout, op: OpLayout) -> Iterator[Finding]:
+    """Whether the pieces of the ranks that tell apart (all places on the share's axes) tile the iteration space."""
+    if op.node.kind in ("zero", "update", "gradient"):
+        return
+    sizes = layout.mesh.sizes
+    places = product(*(range(n) if axis in op.share.axes else (0,) for axis, n in enumerate(sizes)))
+    owned = [(place, rect) for place in places for rect in op.share.at(place)]
+    counts, cells = paint(op.node.access.space.whole, _corners([rect for _, rect in owned]))
+    wrong = np.argwhere(counts != 1)
+    if len(wrong):
+        rect = cells(wrong[0])
+        ranks = tuple(int(np.ravel_multi_index(place, sizes)) for place, r in owned if r.intersect(rect))
+        text = "no rank does this piece" if not ranks else f"this piece is done {int(counts[tuple(wrong[0])])} times"
+        yield Finding("tiling", op.node.name, rect, ranks, text)
+
+
+def check_reads(layout: Layout, plan: Plan, summed: set[str]) -> Iterator[Finding]:
+    """Whether what one rank reads arrives, and, where it is no sum, arrives once."""
+    for name in layout.tensors:
+        read, transfer = layout.read_rect(name, plan.rank), plan.transfers.get(name)
+        if not read:
+            continue
+        own = layout.write_rect(name, plan.rank).intersect(read)
+        counts, cells = paint(read, _contributions(own, transfer))
+        if not counts.all():
+            rect = cells(np.argwhere(counts == 0)[0])
+            yield Finding("coverage", name, rect, (plan.rank,), "is read, but nobody writes it")
+        elif name not in summed and counts.max() > 1:
+            rect = cells(np.argwhere(counts > 1)[0])
+            yield Finding("once", name, rect, (plan.rank,), f"arrives {int(counts.max())} times and is no sum")
+
+
+def _contributions(own: Rect, transfer: Transfer | None) -> tuple[Integers, Integers]:
+    starts, stops = _corners([own] if own else [], own.ndim)
+    if transfer is None:
+        return starts, stops
+    columns = transfer.receives
+    return np.concatenate([starts, columns.starts]), np.concatenate([stops, columns.stops])
+
+
+def _corners(rects: Sequence[Rect], ndim: int = 0) -> tuple[Integers, Integers]:
+    if not rects:
+        return np.zeros((0, ndim), dtype=np.int64), np.zeros((0, ndim), dtype=np.int64)
+    return np.array([r.start for r in rects], dtype=np.int64), np.array([r.stop for r in rects], dtype=np.int64)
+
+
+def paint(inside: Rect, corners: tuple[Integers, Integers]) -> tuple[Integers, Callable[[Integers], Rect]]:
+    """How often boxes cover each cell of the grid that all their faces cut out of `inside`; and the rect of a cell.
+
+    Corners are counted with alternating signs and summed up along every dimension (a summed-area table, turned round).
+    """
+    starts, stops = corners
+    if len(starts) and not starts.shape[1]:
+        return np.full((), len(starts), dtype=np.int64), lambda index: inside
+    edges = []
+    for d, (first, last) in enumerate(inside.bounds):
+        faces = np.concatenate([starts[:, d], stops[:, d]]) if len(starts) else np.zeros(0, dtype=np.int64)
+        edges.append(np.unique(np.clip(np.append(faces, [first, last]), first, last)))
+    counts = np.zeros([len(e) for e in edges], dtype=np.int64)
+    if len(starts):
+        low = [np.searchsorted(e, np.clip(starts[:, d], e[0], e[-1])) for d, e in enumerate(edges)]
+        high = [np.searchsorted(e, np.clip(stops[:, d], e[0], e[-1])) for d, e in enumerate(edges)]
+        for corner in product((0, 1), repeat=len(edges)):
+            at = tuple(high[d] if side else low[d] for d, side in enumerate(corner))
+            np.add.at(counts, at, (-1) ** sum(corner))
+        for d in range(len(edges)):
+            np.cumsum(counts, axis=d, out=counts)
+
+    def cell(index: Integers) -> Rect:
+        return Rect.of((int(e[i]), int(e[i + 1])) for e, i in zip(edges, index, strict=True))
+
+    return counts[tuple(slice(0, len(e) - 1) for e in edges)], cell
+
+
+def _is_sum(layout: Layout, tensor: str) -> bool:
+    """Whether ranks may add to the same element: several writers, or a cut label that the tensor's map lacks or blurs."""
+    writers = [(n, p) for n, p in layout.graph.writers[tensor] if layout.graph.ops[n].kind not in ("zero", "update")]
+    if len(writers) > 1:
+        return True
+    for name, port in writers:
+        op = layout.ops[name]
+        plain = {e.terms[0][0] for e in op.node.port_map(port) if len(e.terms) == 1 or _tiles(e.terms, op)}
+        inner = {t for e in op.node.port_map(port) if _tiles(e.terms, op) for t, _ in e.terms}
+        cut = {label for piece in op.share.pieces for label, interval in piece.items() if interval.axes()}
+        if cut - plain - inner:
+            return True
+    return False
+
+
+def _tiles(terms: Sequence[tuple[str, int]], op: OpLayout) -> bool:
+    """Whether an index of two labels takes every value once: `outer * extent(inner) + inner`."""
+    extents = dict(zip(op.node.access.space.labels, op.node.access.space.extents, strict=True))
+    return len(terms) == 2 and terms[1][1] == 1 and terms[0][1] == extents[terms[1][0]]
+
+
+def check_matching(layout: Layout, plans: Sequence[Plan]) -> list[Finding]:
+    """Whether sends and receives of all ranks pair up, tensor by tensor."""
+    findings = []
+    for name in layout.tensors:
+        transfers = [(plan.rank, plan.transfers[name]) for plan in plans if name in plan.transfers]
+        if not transfers:
+            continue
+        sent = _table([(rank, t.sends) for rank, t in transfers], sender_first=True)
+        received = _table([(rank, t.receives) for rank, t in transfers], sender_first=False)
+        if not np.array_equal(sent, received):
+            findings.append(_unmatched(name, sent, received))
+        findings += _unequal_groups(name, dict(transfers))
+    return findings
+
+
+def _table(entries: Sequence[tuple[int, Messages]], sender_first: bool) -> Integers:
+    """Rows (src, dst, starts, stops) of all messages, sorted."""
+    rows = []
+    for rank, messages in entries:
+        peers = messages.peers
+        own = np.full_like(peers, rank)
+        pair = (own, peers) if sender_first else (peers, own)
+        rows.append(np.column_stack([*pair, messages.starts, messages.stops]))
+    table: Integers = np.concatenate(rows)
+    return table[np.lexsort(table.T[::-1])]
+
+
+def _unmatched(name: str, sent: Integers, received: Integers) -> Finding:
+    ours, theirs = {tuple(row) for row in sent.tolist()}, {tuple(row) for row in received.tolist()}
+    odd = sorted(ours ^ theirs)
+    if not odd:
+        return Finding("matching", name, None, (), "a message is sent or received twice")
+    row = odd[0]
+    ndim = (len(row) - 2) // 2
+    rect = Rect.of(zip(row[2 : 2 + ndim], row[2 + ndim :], strict=True))
+    text = "is sent, but not received" if row in ours else "is awaited, but not sent"
+    return Finding("matching", name, rect, (int(row[0]), int(row[1])), text)
+
+
+def _unequal_groups(name: str, transfers: Mapping[int, Transfer]) -> list[Finding]:
+    for rank, transfer in transfers.items():
+        for peer in transfer.all_reduce or ():
+            other = transfers.get(peer)
+            if other is None or other.all_reduce != transfer.all_reduce:
+                return [
+                    Finding(
+                        "matching", name, None, (rank, peer), "the ranks of an all-reduce disagree on who takes part"
+                    )
+                ]
+    return []

@@ -1,0 +1,106 @@
+"""Where the tensors of one rank lie in memory.
+
+In: a layout, a plan, a rank. Out: `Placement`: for every tensor the buffers that its writers write and its readers read. Promise:
+every rank that takes part in a sum of a tensor uses the same memory order for it.
+
+    one buffer      what is received falls beside what is written: read rect and write rect are two views of it
+    two buffers     what is received adds to what is written: the writers' part stays as it is, the sum is made beside it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from dgraph.graph.node import Dim, Graph, OpNode
+from dgraph.kernels.call import Call, Kernel
+from dgraph.layout.assign import Layout
+from dgraph.plan.make import Plan, Transfer
+from dgraph.rect import Rect
+
+Kernels = Mapping[tuple[str, bool], Kernel]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A block of memory for the elements of `rect`; `order` lists the dimensions, the slowest first."""
+
+    tensor: str
+    rect: Rect
+    order: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """The buffers (their numbers) of a tensor's writers and readers on this rank; None where it has none."""
+
+    write: int | None
+    read: int | None
+
+
+@dataclass(frozen=True)
+class Placement:
+    buffers: tuple[Buffer, ...]
+    places: Mapping[str, Place]
+
+
+def place_tensors(layout: Layout, plan: Plan, orders: Mapping[str, tuple[int, ...]], itemsize: int) -> Placement:
+    """The buffers of one rank."""
+    buffers: list[Buffer] = []
+    places: dict[str, Place] = {}
+
+    def add(tensor: str, rect: Rect) -> int | None:
+        if not rect:
+            return None
+        buffers.append(Buffer(tensor, rect, orders[tensor], rect.volume * itemsize))
+        return len(buffers) - 1
+
+    for name in layout.tensors:
+        read, write = layout.read_rect(name, plan.rank), layout.write_rect(name, plan.rank)
+        if _one_buffer(read, write, plan.transfers.get(name)):
+            number = add(name, read.hull(write))
+            places[name] = Place(number, number)
+        else:
+            places[name] = Place(add(name, write), add(name, read))
+    return Placement(tuple(buffers), MappingProxyType(places))
+
+
+def _one_buffer(read: Rect, write: Rect, transfer: Transfer | None) -> bool:
+    if transfer is None or transfer.all_reduce:
+        return True
+    return not transfer.overlaps and read.hull(write).volume <= read.volume + write.volume
+
+
+def memory_orders(graph: Graph, kernels: Kernels, dtype: str) -> Mapping[str, tuple[int, ...]]:
+    """The memory order of every tensor, the same on all ranks: as the kernels wish; results of element-wise ops as their
+    input; gradients as their tensors; otherwise as the dim says."""
+    orders: dict[str, tuple[int, ...]] = {}
+    for node in graph.ops.values():
+        if node.kind == "forward" and (node.op, False) in kernels:
+            _wishes(node, graph, kernels[node.op, False], dtype, orders)
+    for tensor in graph.tensors.values():
+        if tensor.of is not None:
+            orders[tensor.name] = orders.get(tensor.of, tuple(range(len(tensor.dim))))
+        orders.setdefault(tensor.name, tuple(range(len(tensor.dim))))
+    return MappingProxyType(orders)
+
+
+def _wishes(node: OpNode, graph: Graph, kernel: Kernel, dtype: str, orders: dict[str, tuple[int, ...]]) -> None:
+    dims = {port: graph.tensors[tensor].dim for port, tensor in (*node.inputs, *node.outputs) if node.port_map(port)}
+    call = _whole_call(node, dims, dtype)
+    for port, tensor in (*node.inputs, *node.outputs):
+        wish = kernel.order(call, port) if port in dims else None
+        if wish is not None:
+            orders.setdefault(tensor, wish)
+    primary = [(port, tensor) for port, tensor in node.inputs if port in dims][:1]
+    for port, tensor in node.outputs:
+        for source_port, source in primary:
+            if node.port_map(port) == node.port_map(source_port) and source in orders:
+                orders.setdefault(tensor, orders[source])
+
+
+def _whole_call(node: OpNode, dims: Mapping[str, Dim], dtype: str) -> Call:
+    rects = {port: Rect.whole(dim) for port, dim in dims.items()}
+    return Call(node.op, False, node.attributes, node.access, node.access.space.whole, rects, frozenset(), dtype)

@@ -1,0 +1,80 @@
+"""Proof that the steps of all ranks end: no cycle of waits, with no buffering assumed.
+
+In: the schedules of all ranks. Out: findings. Promise: since no receive is a wildcard, one abstract run decides for all runs:
+a rank goes on until it waits for a transfer that a partner has not started; if nobody can go on, the ranks wait in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dgraph.plan.check import Finding
+from dgraph.schedule.step import Schedule, Start, Wait
+
+
+@dataclass(frozen=True)
+class Posting:
+    """A transfer's start or wait on one rank: which tensor, with whom."""
+
+    waits: bool
+    tensor: str
+    partners: frozenset[int]
+
+
+def postings(schedule: Schedule) -> list[Posting]:
+    """The starts and waits of one rank, in order; all that matters for progress."""
+    result = []
+    for step in schedule.steps:
+        if isinstance(step, (Start, Wait)):
+            transfer = step.transfer
+            partners = frozenset(transfer.sends.peers.tolist()) | frozenset(transfer.receives.peers.tolist())
+            result.append(Posting(isinstance(step, Wait), transfer.tensor, partners))
+    return result
+
+
+def check_progress(ranks: Sequence[Sequence[Posting]]) -> list[Finding]:
+    """Runs all ranks abstractly under rendezvous semantics: a wait ends once every partner has started the transfer."""
+    at = [0] * len(ranks)
+    started: set[tuple[int, str]] = set()
+    asleep: dict[tuple[int, str], list[int]] = {}
+    ready = list(range(len(ranks)))
+    while ready:
+        rank = ready.pop()
+        while at[rank] < len(ranks[rank]):
+            posting = ranks[rank][at[rank]]
+            if posting.waits:
+                missing = _missing(rank, posting, started)
+                if missing is not None:
+                    asleep.setdefault(missing, []).append(rank)
+                    break
+            else:
+                started.add((rank, posting.tensor))
+                ready += asleep.pop((rank, posting.tensor), ())
+            at[rank] += 1
+    stuck = {rank: ranks[rank][at[rank]] for rank in range(len(ranks)) if at[rank] < len(ranks[rank])}
+    return [_circle(stuck, started)] if stuck else []
+
+
+def _missing(rank: int, posting: Posting, started: set[tuple[int, str]]) -> tuple[int, str] | None:
+    """A start that this wait lacks: its own, or a partner's."""
+    for other in (rank, *sorted(posting.partners)):
+        if (other, posting.tensor) not in started:
+            return other, posting.tensor
+    return None
+
+
+def _circle(stuck: dict[int, Posting], started: set[tuple[int, str]]) -> Finding:
+    """Follows who waits for whom until a rank comes again, or has ended without the start that is waited for."""
+    rank = min(stuck)
+    path: list[int] = []
+    while rank in stuck and rank not in path:
+        path.append(rank)
+        missing = _missing(rank, stuck[rank], started)
+        if missing is None:
+            break
+        rank = missing[0]
+    circle = path[path.index(rank) :] if rank in path else path
+    waits = ", ".join(f"rank {r} waits for {stuck[r].tensor}" for r in circle)
+    ending = "in a circle" if rank in path else f"but rank {rank} never starts it"
+    return Finding("progress", stuck[circle[0]].tensor, None, tuple(circle), f"{waits}, {ending}")

@@ -1,0 +1,277 @@
+"""The steps of one rank, and how they are put in order.
+
+In: a layout, a plan, kernels. Out: `Schedule`: buffers and ordered steps. Promise: a transfer starts right after the last writer of
+its tensor and is waited for right before its first reader, at the same places of one global order on every rank; nothing is left
+to be decided while running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from dgraph.graph.access import image
+from dgraph.graph.node import Graph, OpNode
+from dgraph.kernels.call import Call
+from dgraph.layout.assign import Layout, OpLayout
+from dgraph.plan.make import Plan, Transfer
+from dgraph.rect import Rect
+from dgraph.schedule.buffer import Kernels, Placement, memory_orders, place_tensors
+
+
+@dataclass(frozen=True)
+class Compute:
+    """One piece of one op: the call, and for every port of it the buffer and the rect in it."""
+
+    node: str
+    call: Call
+    ports: Mapping[str, tuple[int, Rect]]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The rank's part of a mini-batch: port -> buffer and rect."""
+
+    node: str
+    ports: Mapping[str, tuple[int, Rect]]
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Sets a write buffer to zero; `elided` where the first writer assigns all of it."""
+
+    node: str
+    buffer: int | None
+    elided: bool
+
+
+@dataclass(frozen=True)
+class Update:
+    """Updates a parameter on `rect` from its gradient: both as (buffer, rect)."""
+
+    node: str
+    parameter: str
+    gradient: tuple[int, Rect]
+    target: tuple[int, Rect]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Packs and posts a tensor's messages."""
+
+    transfer: Transfer
+
+    @property
+    def node(self) -> str:
+        return self.transfer.tensor
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Waits for a tensor's messages and unpacks them."""
+
+    transfer: Transfer
+
+    @property
+    def node(self) -> str:
+        return self.transfer.tensor
+
+
+Step = Compute | Feed | Zero | Update | Start | Wait
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All that one rank does in a training step; the first `forward` steps are those of an evaluation."""
+
+    rank: int
+    dtype: str
+    placement: Placement
+    steps: tuple[Step, ...]
+    forward: int
+    workspace_nbytes: int
+    staging_nbytes: int
+    state_nbytes: int
+
+    @property
+    def peak_nbytes(self) -> int:
+        """Bytes of buffers, message staging, optimizer state and scratch: all live from the first step to the last."""
+        buffers = sum(buffer.nbytes for buffer in self.placement.buffers)
+        return buffers + self.workspace_nbytes + self.staging_nbytes + self.state_nbytes
+
+
+ITEMSIZE = MappingProxyType({"float32": 4, "float64": 8})
+
+
+def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "float32", states: int = 0,
+                  update_workspace: int = 0, orders: Mapping[str, tuple[int, ...]] | None = None) -> Schedule:  # fmt: skip
+    """The schedule of one rank. `states`: arrays of a parameter's shape that the optimizer keeps for each;
+    `orders`: the memory orders, if they are known already (they are the same on every rank)."""
+    graph, itemsize = layout.graph, ITEMSIZE[dtype]
+    if orders is None:
+        orders = memory_orders(graph, kernels, dtype)
+    placement = place_tensors(layout, plan, orders, itemsize)
+    by_node = {name: _node_steps(layout, name, plan.rank, placement, dtype) for name in graph.ops}
+    steps, forward = _with_transfers(graph, plan, by_node)
+    calls = [step.call for step in steps if isinstance(step, Compute)]
+    updated = sum(step.target[1].volume for step in steps if isinstance(step, Update))
+    workspace = [kernels[call.op, call.gradient].workspace(call) for call in calls]
+    return Schedule(
+        rank=plan.rank,
+        dtype=dtype,
+        placement=placement,
+        steps=tuple(steps),
+        forward=forward,
+        workspace_nbytes=max([*workspace, update_workspace if updated else 0, 0]),
+        staging_nbytes=sum(_staging(transfer) for transfer in plan.transfers.values()) * itemsize,
+        state_nbytes=updated * states * itemsize,
+    )
+
+
+def _staging(transfer: Transfer) -> int:
+    """Elements packed to be sent and received."""
+    return 0 if transfer.all_reduce else transfer.sends.elements + transfer.receives.elements
+
+
+# --- order
+
+
+def _with_transfers(graph: Graph, plan: Plan, by_node: Mapping[str, list[Step]]) -> tuple[list[Step], int]:
+    """The nodes' steps in graph order with the transfers between them; and how many belong to an evaluation."""
+    position = {name: k for k, name in enumerate(graph.ops)}
+    after: dict[int, list[Step]] = {}
+    before: dict[int, list[Step]] = {}
+    for tensor, transfer in plan.transfers.items():
+        last = max(position[name] for name, _ in graph.writers[tensor])
+        readers = [position[name] for name, port in graph.readers[tensor] if graph.ops[name].port_map(port)]
+        first = min((at for at in readers if at > last), default=len(position))
+        after.setdefault(last, []).append(Start(transfer))
+        before.setdefault(first, []).append(Wait(transfer))
+    steps: list[Step] = []
+    forward = 0
+    for name, k in position.items():
+        steps += [*before.get(k, ()), *by_node[name], *after.get(k, ())]
+        if graph.ops[name].kind == "forward":
+            forward = len(steps)
+    return [*steps, *before.get(len(position), ())], forward
+
+
+# --- the steps of one node
+
+
+def _node_steps(layout: Layout, name: str, rank: int, placement: Placement, dtype: str) -> list[Step]:
+    op = layout.ops[name]
+    node = op.node
+    if node.op == "data":
+        return [Feed(name, _feed_ports(layout, node, rank, placement))]
+    if node.kind == "zero":
+        return [_zero_step(layout, node, rank, placement)]
+    if node.kind == "update":
+        return _update_steps(layout, node, rank, placement)
+    if node.op == "accuracy":
+        return []
+    return _compute_steps(layout, op, rank, placement, dtype)
+
+
+def _feed_ports(layout: Layout, node: OpNode, rank: int, placement: Placement) -> dict[str, tuple[int, Rect]]:
+    ports = {}
+    for port, tensor in node.outputs:
+        number = placement.places[tensor].write
+        if number is not None:
+            ports[port] = (number, layout.write_rect(tensor, rank))
+    return ports
+
+
+def _update_steps(layout: Layout, node: OpNode, rank: int, placement: Placement) -> list[Step]:
+    (_, gradient), (_, parameter) = node.inputs[0], node.outputs[0]
+    rect = layout.write_rect(parameter, rank)
+    source, target = placement.places[gradient].read, placement.places[parameter].write
+    if not rect or source is None or target is None:
+        return []
+    return [Update(node.name, parameter, (source, rect), (target, rect))]
+
+
+def _zero_step(layout: Layout, node: OpNode, rank: int, placement: Placement) -> Zero:
+    tensor = node.outputs[0][1]
+    number = placement.places[tensor].write
+    return Zero(node.name, number, number is None or _first_writer_assigns(layout, tensor, rank))
+
+
+def _first_writer_assigns(layout: Layout, tensor: str, rank: int) -> bool:
+    """Whether the first op that writes a gradient on this rank covers its whole write rect in one piece without gaps."""
+    for name, port in _counted_writers(layout, tensor, rank):
+        pieces = layout.pieces(name, rank)
+        if pieces:
+            return _covers(layout, name, port, pieces, layout.write_rect(tensor, rank))
+    return False
+
+
+def _counted_writers(layout: Layout, tensor: str, rank: int) -> list[tuple[str, str]]:
+    place = layout.mesh.coordinates(rank)
+    return [
+        (name, port)
+        for name, port in layout.graph.writers[tensor]
+        if layout.graph.ops[name].kind != "zero" and layout.ops[name].counts(port, place)
+    ]
+
+
+def _covers(layout: Layout, name: str, port: str, pieces: Sequence[Rect], rect: Rect) -> bool:
+    node = layout.graph.ops[name]
+    box = node.access.space.box(pieces[0])
+    dense = all(expression.is_dense(box) for expression in node.port_map(port))
+    return len(pieces) == 1 and dense and layout.piece_rect(name, port, pieces[0]) == rect
+
+
+def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement, dtype: str) -> list[Step]:
+    node = op.node
+    pieces = layout.pieces(node.name, rank)
+    steps: list[Step] = _clears(node, pieces, placement)
+    for piece in pieces:
+        ports, accumulate = {}, set()
+        for port, tensor in (*node.inputs, *node.outputs):
+            written = (port, tensor) in node.outputs
+            entry = _port_place(layout, op, port, tensor, piece, rank, placement)
+            if entry is None:
+                continue
+            ports[port] = entry
+            if written and not _assigns(layout, node, port, tensor, pieces, rank):
+                accumulate.add(port)
+        if not any(port in ports for port, _ in node.outputs):
+            continue
+        rects = {port: rect for port, (_, rect) in ports.items()}
+        gradient = node.kind == "gradient"
+        call = Call(node.op, gradient, node.attributes, node.access, piece, rects, frozenset(accumulate), dtype)
+        steps.append(Compute(node.name, call, MappingProxyType(ports)))
+    return steps
+
+
+def _port_place(layout: Layout, op: OpLayout, port: str, tensor: str, piece: Rect, rank: int,
+                placement: Placement) -> tuple[int, Rect] | None:  # fmt: skip
+    """The buffer and rect of one port; None for edges of order, seeds, and results that do not count here."""
+    node, graph = op.node, layout.graph
+    index, place = node.port_map(port), placement.places[tensor]
+    written = (port, tensor) in node.outputs
+    if not index or graph.tensors[tensor].role == "seed":
+        return None
+    if written and not op.counts(port, layout.mesh.coordinates(rank)):
+        return None
+    again = node.forward is not None and (node.forward, port) in graph.writers[tensor]
+    number = place.write if written or again else place.read
+    rect = image(index, node.access.space, piece, graph.tensors[tensor].dim)
+    return None if number is None else (number, rect)
+
+
+def _assigns(layout: Layout, node: OpNode, port: str, tensor: str, pieces: Sequence[Rect], rank: int) -> bool:
+    """Whether a result is assigned instead of added to: the only piece of a forward op, the covering first writer of a gradient."""
+    if node.kind != "gradient":
+        return len(pieces) == 1
+    first = next((pair for pair in _counted_writers(layout, tensor, rank) if layout.pieces(pair[0], rank)), None)
+    return first == (node.name, port) and _first_writer_assigns(layout, tensor, rank)
+
+
+def _clears(node: OpNode, pieces: Sequence[Rect], placement: Placement) -> list[Step]:
+    """Zeroing of forward results that several pieces of this rank add up."""
+    if node.kind == "gradient" or len(pieces) < 2:
+        return []
+    return [Zero(node.name, placement.places[tensor].write, elided=False) for _, tensor in node.outputs]
