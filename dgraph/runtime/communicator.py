@@ -1,0 +1,130 @@
+"""How ranks talk: the contract of all communicators, and the one for a single rank.
+
+In: messages (peer, tag, buffer), decided before the first step. Out: exchanges, planned once and used in every step.
+Promise: no wildcard receives, no hidden buffering to rely on, and nothing of a step is decided here. Whoever talks asks a
+`Communicator`; whether it stands on MPI, on threads or on nothing is decided where it is made.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """One buffer to or from one peer.
+
+    `buffer` is C-contiguous, of any dtype; both sides agree on its bytes. Messages of one peer and one tag
+    arrive in the order in which they are listed. Tags up to 32767 work with every MPI.
+    """
+
+    peer: int
+    tag: int
+    buffer: Array
+
+    def __post_init__(self) -> None:
+        if not self.buffer.flags.c_contiguous:
+            raise ValueError(f"the buffer for peer {self.peer}, tag {self.tag} is not contiguous")
+
+
+class Exchange(Protocol):
+    """One transfer of one rank: made once, used many times, one use after the other."""
+
+    def start(self) -> None:
+        """Post all receives, then all sends. Never blocks."""
+
+    def test(self) -> bool:
+        """Make progress. True once every send is taken and every receive has arrived."""
+
+    def wait(self) -> None:
+        """Return when every send is taken and every receive has arrived."""
+
+
+class Communicator(Protocol):
+    """All ranks of one job, as one of them sees it."""
+
+    rank: int
+    size: int
+    host: str
+    library: str
+
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
+        """A transfer of these messages. Local. The buffers belong to the exchange from `start` until it is done."""
+
+    def all_reduce(self, ranks: tuple[int, ...], buffer: Array, tag: int) -> Exchange:
+        """A sum in place over `ranks` (ascending, this rank among them): the same bits on all of them.
+
+        Collective over `ranks`: made in the same order, and started in the same order, on all of them.
+        """
+
+    def gather(self, value: bytes) -> list[bytes] | None:
+        """The values of all ranks, by rank, on rank 0; None on the others. Collective."""
+
+    def broadcast(self, value: bytes | None) -> bytes:
+        """The value of rank 0 on all ranks. Collective."""
+
+    def barrier(self) -> None:
+        """Return when all ranks are here. Collective."""
+
+    def abort(self, status: int) -> NoReturn:
+        """End all ranks now, with this exit status (1 to 255). Local, from any state."""
+
+    def close(self) -> None:
+        """Give back what the communicator holds, when no exchange is under way. Collective; nothing may follow."""
+
+
+class Nothing:
+    """The exchange of a rank that has no one to talk to."""
+
+    def start(self) -> None:
+        """Nothing to post."""
+
+    def test(self) -> bool:
+        """Always done."""
+        return True
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+
+class OneRank:
+    """The communicator of a job of one rank."""
+
+    rank = 0
+    size = 1
+    library = "none"
+
+    def __init__(self) -> None:
+        self.host = socket.gethostname()
+
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
+        """The empty exchange; a message would have nobody to go to."""
+        if sends or receives:
+            raise ValueError("one rank has nobody to exchange messages with")
+        return Nothing()
+
+    def all_reduce(self, ranks: tuple[int, ...], buffer: Array, tag: int) -> Exchange:
+        """A sum of one term."""
+        return Nothing()
+
+    def gather(self, value: bytes) -> list[bytes] | None:
+        return [value]
+
+    def broadcast(self, value: bytes | None) -> bytes:
+        return value or b""
+
+    def barrier(self) -> None:
+        """All are here."""
+
+    def abort(self, status: int) -> NoReturn:
+        raise SystemExit(status)
+
+    def close(self) -> None:
+        """Nothing to give back."""
