@@ -20,6 +20,7 @@ from typing import IO
 from dgraph.error import DgraphError
 from dgraph.runtime.environment import RANKS, die_with_parent
 
+DGRAPH = (sys.executable, "-m", "dgraph")
 _SONAMES = {"mpich": "libmpi.so.12", "intel": "libmpi.so.12", "openmpi": "libmpi.so.40"}
 _NAMES = (("Open MPI", "openmpi"), ("OpenRTE", "openmpi"), ("Intel", "intel"), ("HYDRA", "mpich"), ("MPICH", "mpich"))
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -91,7 +92,8 @@ def _signals_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
 def _relay(stream: IO[bytes], target: IO[bytes]) -> None:
     """Copy lines, without Open MPI's boxes about a rank that aborted: its cause shall be the last line."""
     box: list[bytes] = []
-    for line in stream:
+    for raw in stream:
+        line = raw.replace(b"\0", b"")  # Open MPI ends its second box with one
         edge = line.startswith(_BOX)
         if edge or box:
             box.append(line)
@@ -106,8 +108,8 @@ def _relay(stream: IO[bytes], target: IO[bytes]) -> None:
     target.flush()
 
 
-def launch(ranks: int, arguments: Sequence[str], mpiexec: Path | None = None) -> int:
-    """Run `python -m dgraph *arguments` on `ranks` ranks of this machine; the exit status of the job.
+def launch(ranks: int, arguments: Sequence[str], mpiexec: Path | None = None, program: Sequence[str] = DGRAPH) -> int:
+    """Run `program *arguments` on `ranks` ranks of this machine; the exit status of the job.
 
     Raises LaunchError where there is no MPI, or where this process is a rank already.
     """
@@ -115,7 +117,7 @@ def launch(ranks: int, arguments: Sequence[str], mpiexec: Path | None = None) ->
         raise LaunchError("a rank cannot start ranks", f"{RANKS} is set: this process was started by dgraph")
     mpiexec = mpiexec or find_mpiexec()
     mpi = family(mpiexec)
-    command = [os.fspath(mpiexec), "-n", str(ranks), sys.executable, "-m", "dgraph", *arguments]
+    command = [os.fspath(mpiexec), "-n", str(ranks), *program, *arguments]
     child = subprocess.Popen(
         command,
         env=rank_environment(mpi, mpiexec, ranks, os.environ),

@@ -116,6 +116,12 @@ def _is_crowded(world: MPI.Intracomm) -> bool:
     return crowded
 
 
+def _library() -> str:
+    """Name and version of the MPI library: the first words of what it says, such as `MPICH 5.0.2`."""
+    first = MPI.Get_library_version().partition("\n")[0].partition(",")[0]
+    return " ".join(first.replace("Version:", "").split())
+
+
 class MPICommunicator:
     """All ranks of an MPI job. Making one is collective.
 
@@ -138,7 +144,7 @@ class MPICommunicator:
         self._largest_tag = tag if isinstance(tag, int) else 32767
         self.rank, self.size = world.rank, world.size
         self.host = MPI.Get_processor_name()
-        self.library = " ".join(MPI.Get_library_version().partition("\n")[0].partition(",")[0].split())
+        self.library = _library()
 
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
         for message in (*sends, *receives):
