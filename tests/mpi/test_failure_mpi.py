@@ -80,3 +80,9 @@ def test_singletons_are_refused(mpi):
         assert done.status == 2
         assert done.last.startswith("error: mpiexec started 2 ranks, but Open MPI v")
         assert "knows of 1 (" in done.last
+
+
+def test_a_library_that_is_not_there_is_told_once():
+    done = run("mpich", 3, "fail.py", "nothing", "0,1,2", MPI4PY_LIBMPI="/nowhere/libmpi.so")
+    assert done.status == 2
+    assert done.error == "error: MPI cannot be loaded: cannot load MPI library (pip install mpi4py mpich)\n"
