@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -46,6 +46,24 @@ class TensorLayout:
     read: Field
     write: Field
     replicas: frozenset[int]
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether every rank reads what it wrote and no two ranks that may talk touch the same element: no messages at all.
+
+        Sufficient: read and write are the same field, and every axis that is not one of replicas cuts exactly one
+        dimension, into disjoint intervals.
+        """
+        if not self.write.equals(self.read):
+            return False
+        seen: set[int] = set()
+        for interval in self.write.intervals:
+            axes = interval.axes()
+            if seen & axes or not interval.is_disjoint():
+                return False
+            seen |= axes
+        ndim = self.write.intervals[0].start.ndim
+        return all(axis in seen or axis in self.replicas for axis in range(ndim))
 
 
 @dataclass(frozen=True, eq=False)

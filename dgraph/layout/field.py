@@ -74,6 +74,13 @@ class Interval:
     def empty(self) -> Booleans:
         return self.stop <= self.start
 
+    def is_disjoint(self) -> bool:
+        """Whether the intervals at different places on its axes have nothing in common."""
+        start, stop = (a.ravel() for a in np.broadcast_arrays(self.start, self.stop))
+        there = stop > start
+        order = np.argsort(start[there])
+        return bool((start[there][order][1:] >= stop[there][order][:-1]).all())
+
     def at(self, coordinates: Sequence[int]) -> tuple[int, int]:
         """(start, stop) of one rank."""
         return _at(self.start, coordinates), _at(self.stop, coordinates)

@@ -1,7 +1,7 @@
 """Proof of a plan, for all ranks at once, before anything runs.
 
-In: a layout and the plans of all its ranks. Out: findings; none if all holds. Promise: what is found wrong is shown by example: rule,
-node, rect, ranks.
+In: a layout and the plans of all its ranks. Out: findings; none if all holds. Promise: what is found wrong is shown by
+example: rule, node, rect, ranks.
 
     tiling      the distinct pieces of an op cover its iteration space exactly once: no product is missing, none counts twice
     coverage    every element that a rank reads is written: by itself or in a message
@@ -101,26 +101,31 @@ def paint(inside: Rect, corners: tuple[Integers, Integers]) -> tuple[Integers, C
     Corners are counted with alternating signs and summed up along every dimension (a summed-area table, turned round).
     """
     starts, stops = corners
-    if len(starts) and not starts.shape[1]:
-        return np.full((), len(starts), dtype=np.int64), lambda index: inside
-    edges = []
-    for d, (first, last) in enumerate(inside.bounds):
-        faces = np.concatenate([starts[:, d], stops[:, d]]) if len(starts) else np.zeros(0, dtype=np.int64)
-        edges.append(np.unique(np.clip(np.append(faces, [first, last]), first, last)))
-    counts = np.zeros([len(e) for e in edges], dtype=np.int64)
-    if len(starts):
-        low = [np.searchsorted(e, np.clip(starts[:, d], e[0], e[-1])) for d, e in enumerate(edges)]
-        high = [np.searchsorted(e, np.clip(stops[:, d], e[0], e[-1])) for d, e in enumerate(edges)]
-        for corner in product((0, 1), repeat=len(edges)):
-            at = tuple(high[d] if side else low[d] for d, side in enumerate(corner))
-            np.add.at(counts, at, (-1) ** sum(corner))
-        for d in range(len(edges)):
-            np.cumsum(counts, axis=d, out=counts)
+    cut = [d for d, (a, b) in enumerate(inside.bounds) if (starts[:, d] > a).any() or (stops[:, d] < b).any()]
+    if not cut:
+        return np.full((1,), len(starts), dtype=np.int64), lambda index: inside
+    edges, low, high = [], [], []
+    for d in cut:
+        first, last = inside.bounds[d]
+        left, right = np.clip(starts[:, d], first, last), np.clip(stops[:, d], first, last)
+        faces = np.unique(np.concatenate([left, right, [first, last]]))
+        edges.append(faces)
+        low.append(np.searchsorted(faces, left))
+        high.append(np.searchsorted(faces, right))
+    counts = np.zeros([len(faces) for faces in edges], dtype=np.int64)
+    for corner in product((0, 1), repeat=len(cut)):
+        at = tuple(high[d] if side else low[d] for d, side in enumerate(corner))
+        np.add.at(counts, at, (-1) ** sum(corner))
+    for d in range(len(cut)):
+        np.cumsum(counts, axis=d, out=counts)
 
     def cell(index: Integers) -> Rect:
-        return Rect.of((int(e[i]), int(e[i + 1])) for e, i in zip(edges, index, strict=True))
+        bounds = list(inside.bounds)
+        for d, faces, i in zip(cut, edges, index, strict=True):
+            bounds[d] = (int(faces[i]), int(faces[i + 1]))
+        return Rect.of(bounds)
 
-    return counts[tuple(slice(0, len(e) - 1) for e in edges)], cell
+    return counts[tuple(slice(0, len(faces) - 1) for faces in edges)], cell
 
 
 def _is_sum(layout: Layout, tensor: str) -> bool:

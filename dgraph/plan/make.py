@@ -61,6 +61,8 @@ def make_plan(layout: Layout, rank: int) -> Plan:
 
 
 def _transfer(name: str, number: int, tensor: TensorLayout, mesh: Mesh, rank: int) -> Transfer | None:
+    if tensor.is_local:
+        return None
     incoming, outgoing = receives(tensor, mesh, rank), sends(tensor, mesh, rank)
     if not len(incoming) and not len(outgoing):
         return None

@@ -1,0 +1,176 @@
+"""The loop: a schedule bound to memory and to a communicator, run step by step.
+
+In: a schedule, a layout, kernels, an optimizer, a feed. Out: `Engine`: `train_step`, `forward`. Promise: all is bound before the
+first step; a step calls actions without arguments, one after the other, and decides nothing.
+
+State: the buffers and optimizer arrays (`store`), the count of updates (`updates`), and which action is running (`where`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from dgraph.graph.node import Graph
+from dgraph.kernels.call import Action, Array
+from dgraph.kernels.numpy import KERNELS, UPDATES
+from dgraph.layout.assign import Layout
+from dgraph.rect import Rect
+from dgraph.runtime.communicator import Communicator
+from dgraph.runtime.store import Store
+from dgraph.runtime.transfer import BoundTransfer
+from dgraph.schedule.step import Compute, Feed, Schedule, Start, Step, Update, Wait, Zero
+from dgraph.trace import Recorder
+
+Feeder = Callable[[Mapping[str, tuple[Array, Rect]]], None]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The rule of all update nodes and its numbers."""
+
+    name: str
+    hyper: Mapping[str, float]
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        return tuple(UPDATES[self.name].states(self.hyper))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One action of the loop: its node, what it does, and the bytes that it sends."""
+
+    node: str
+    verb: str
+    action: Action
+    nbytes: int
+
+
+class Engine:
+    """One rank at work. Making it is collective; so are `train_step` and `forward`."""
+
+    def __init__(self, schedule: Schedule, layout: Layout, communicator: Communicator, optimizer: Optimizer,
+                 feed: Feeder) -> None:  # fmt: skip
+        self.schedule, self.layout, self.communicator, self.optimizer = schedule, layout, communicator, optimizer
+        self.store = Store(schedule, optimizer.states)
+        self.updates = 0
+        self._feed = feed
+        self._position = 0
+        self._transfers: dict[str, BoundTransfer] = {}
+        bound = [self._bind(step) for step in schedule.steps]
+        self._steps = [entry for entry in bound if entry is not None]
+        forward = [entry for entry in bound[: schedule.forward] if entry is not None]
+        self._forward = [*forward, *self._unwaited(schedule.steps[: schedule.forward])]
+        self._running: Sequence[Bound] = self._steps
+        self._actions = [entry.action for entry in self._steps]
+        self._forward_actions = [entry.action for entry in self._forward]
+
+    @property
+    def graph(self) -> Graph:
+        return self.layout.graph
+
+    @property
+    def where(self) -> str:
+        """The node whose action is running, or ran last."""
+        return self._running[self._position].node if self._running else ""
+
+    def train_step(self, recorder: Recorder | None = None) -> None:
+        """Forward, gradient, update. Collective."""
+        self.updates += 1
+        self._run(self._steps, self._actions, recorder)
+
+    def forward(self, recorder: Recorder | None = None) -> None:
+        """The forward nodes alone. Collective."""
+        self._run(self._forward, self._forward_actions, recorder)
+
+    def _run(self, steps: Sequence[Bound], actions: Sequence[Action], recorder: Recorder | None) -> None:
+        self._running = steps
+        if recorder is None:
+            for self._position, action in enumerate(actions):
+                action()
+            return
+        for self._position, entry in enumerate(steps):
+            start = perf_counter()
+            entry.action()
+            recorder.span(entry.node, entry.verb, start, perf_counter() - start, entry.nbytes)
+
+    # --- binding
+
+    def _bind(self, step: Step) -> Bound | None:
+        match step:
+            case Compute():
+                return Bound(step.node, "compute", self._compute(step), 0)
+            case Feed():
+                places = {port: (self.store.view(place), place[1]) for port, place in step.ports.items()}
+                return Bound(step.node, "feed", lambda: self._feed(places), 0)
+            case Zero(node=node, buffer=number, elided=elided):
+                if elided or number is None:
+                    return None
+                memory = self.store.buffers[number]
+                return Bound(node, "zero", lambda: memory.fill(0), 0)
+            case Update():
+                return Bound(step.node, "update", self._update(step), 0)
+            case Start(transfer=transfer):
+                bound = self._transfers[transfer.tensor] = self._transfer(step)
+                return Bound(transfer.tensor, "start", bound.start, bound.sent_nbytes)
+            case Wait(transfer=transfer):
+                return Bound(transfer.tensor, "wait", self._transfers[transfer.tensor].wait, 0)
+
+    def _compute(self, step: Compute) -> Action:
+        call = step.call
+        arrays = {port: self.store.view(place) for port, place in step.ports.items()}
+        return KERNELS[call.op, call.gradient].bind(call, arrays, self.store.scratch)
+
+    def _update(self, step: Update) -> Action:
+        return UPDATES[self.optimizer.name].bind(
+            self.optimizer.hyper,
+            self.store.view(step.target),
+            self.store.view(step.gradient),
+            self.store.states[step.parameter],
+            self.store.scratch,
+            lambda: self.updates,
+        )
+
+    def _transfer(self, step: Start) -> BoundTransfer:
+        transfer = step.transfer
+        place = self.schedule.placement.places[transfer.tensor]
+        write = (
+            None
+            if place.write is None or not transfer.write_rect
+            else self.store.view((place.write, transfer.write_rect))
+        )
+        read = (
+            None if place.read is None or not transfer.read_rect else self.store.view((place.read, transfer.read_rect))
+        )
+        return BoundTransfer(transfer, write, read, place.write == place.read, self.communicator)
+
+    def _unwaited(self, steps: Sequence[Step]) -> list[Bound]:
+        """Waits for what an evaluation starts and only a later node would wait for."""
+        started = [step.transfer.tensor for step in steps if isinstance(step, Start)]
+        waited = {step.transfer.tensor for step in steps if isinstance(step, Wait)}
+        return [Bound(t, "wait", self._transfers[t].wait, 0) for t in started if t not in waited]
+
+    # --- results
+
+    def value(self, tensor: str) -> Array | None:
+        """This rank's read rect of a tensor; None where it reads nothing."""
+        found = self.store.reading(tensor)
+        if found is None:
+            return None
+        rect, array = found
+        return array[self.layout.read_rect(tensor, self.schedule.rank).slices(rect.start)]
+
+    def first_non_finite(self) -> tuple[int, str, str] | None:
+        """(place in the graph's order, node, tensor) of the first forward result on this rank that holds a NaN or infinity."""
+        for position, node in enumerate(self.graph.ops.values()):
+            if node.kind != "forward":
+                break
+            for _, tensor in node.outputs:
+                found = self.store.writing(tensor)
+                if found is not None and not np.isfinite(found[1]).all():
+                    return position, node.name, tensor
+        return None

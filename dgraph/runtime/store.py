@@ -1,0 +1,82 @@
+"""The memory of one rank: its buffers, the optimizer's state, and the first values of parameters.
+
+In: a schedule. Out: `Store`: arrays by buffer number, views by rect. Promise: everything that a step touches is allocated
+here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from dgraph.graph.fan import fans
+from dgraph.graph.node import Graph
+from dgraph.kernels.call import Array
+from dgraph.random import initial
+from dgraph.rect import Rect
+from dgraph.schedule.buffer import Buffer
+from dgraph.schedule.step import Schedule, Update
+
+ALIGNMENT = 64
+
+
+class Store:
+    """Buffers of one rank. `states[parameter][state]` are the optimizer's arrays on the parameter's write rect."""
+
+    def __init__(self, schedule: Schedule, states: Iterable[str]) -> None:
+        self.schedule = schedule
+        self.dtype = np.dtype(schedule.dtype)
+        self.buffers = [allocate(buffer, self.dtype) for buffer in schedule.placement.buffers]
+        self.scratch = aligned(schedule.workspace_nbytes)
+        updates = [step for step in schedule.steps if isinstance(step, Update)]
+        names = tuple(states)
+        self.states: dict[str, dict[str, Array]] = {
+            step.parameter: {state: self._like(step.target) for state in names} for step in updates
+        }
+        self.updated = {step.parameter: step.target[1] for step in updates}
+
+    def view(self, place: tuple[int, Rect]) -> Array:
+        """The array of a rect in a buffer."""
+        number, rect = place
+        return self.buffers[number][rect.slices(self.schedule.placement.buffers[number].rect.start)]
+
+    def _like(self, place: tuple[int, Rect]) -> Array:
+        number, rect = place
+        buffer = self.schedule.placement.buffers[number]
+        return allocate(Buffer(buffer.tensor, rect, buffer.order, rect.volume * self.dtype.itemsize), self.dtype)
+
+    def reading(self, tensor: str) -> tuple[Rect, Array] | None:
+        """The buffer that this rank's readers of a tensor use, and its rect; None where it reads nothing."""
+        number = self.schedule.placement.places[tensor].read
+        return None if number is None else (self.schedule.placement.buffers[number].rect, self.buffers[number])
+
+    def writing(self, tensor: str) -> tuple[Rect, Array] | None:
+        """The buffer that this rank's writers of a tensor use, and its rect; None where it writes nothing."""
+        number = self.schedule.placement.places[tensor].write
+        return None if number is None else (self.schedule.placement.buffers[number].rect, self.buffers[number])
+
+    def initialise(self, graph: Graph, seed: int) -> None:
+        """Draws the first values of all parameters by global index."""
+        for parameter in graph.parameters:
+            init: Mapping[str, Mapping[str, float]] = parameter.attributes["init"]
+            fan_in, fan_out = fans(graph, parameter.name)
+            places = self.schedule.placement.places[parameter.name]
+            for number in {places.read, places.write} - {None}:
+                rect = self.schedule.placement.buffers[number or 0].rect
+                initial(init, seed, parameter.name, parameter.dim, rect, fan_in, fan_out, self.buffers[number or 0])
+
+
+def allocate(buffer: Buffer, dtype: np.dtype[np.generic]) -> Array:
+    """A zeroed array of the buffer's rect whose memory has the buffer's order."""
+    shape = [buffer.rect.size[d] for d in buffer.order]
+    inverse = sorted(range(len(shape)), key=buffer.order.__getitem__)
+    memory = aligned(buffer.nbytes).view(dtype)
+    return memory.reshape(shape).transpose(inverse)
+
+
+def aligned(nbytes: int) -> Array:
+    """Zeroed bytes that start at a multiple of ALIGNMENT."""
+    block = np.zeros(nbytes + ALIGNMENT, dtype=np.uint8)
+    offset = -block.ctypes.data % ALIGNMENT
+    return block[offset : offset + nbytes]
