@@ -1,0 +1,32 @@
+"""Configuration: YAML text to a frozen, validated `Config`, and back. Every error has file, line and column."""
+
+from dgraph.config.load import load_config, parse_config
+from dgraph.config.plain import plain_node, plain_parameter, to_yaml
+from dgraph.config.schema import (
+    Adam,
+    AffineConfig,
+    Config,
+    DataConfig,
+    LayerConfig,
+    Nonlinearity,
+    Sgd,
+    Shares,
+    TrainConfig,
+)
+
+__all__ = [
+    "Adam",
+    "AffineConfig",
+    "Config",
+    "DataConfig",
+    "LayerConfig",
+    "Nonlinearity",
+    "Sgd",
+    "Shares",
+    "TrainConfig",
+    "load_config",
+    "parse_config",
+    "plain_node",
+    "plain_parameter",
+    "to_yaml",
+]

@@ -1,0 +1,221 @@
+"""What a configuration says, as frozen types.
+
+In: values that the readers have checked. Out: `Config` and its parts. Promise: immutable, mappings included; two configs are
+equal if they say the same, wherever it stands in their files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from dgraph.config.path import find
+from dgraph.config.plain import plain_node, plain_parameter, plain_split, plain_value
+from dgraph.config.source import Tree
+from dgraph.error import Place
+from dgraph.graph.node import Attributes, Split
+from dgraph.graph.spec import NodeSpec, ParameterSpec
+
+Splits = Mapping[str, Split]
+"""Letter of a dimension -> the mesh axes that cut it."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which share of the samples serves for what; the three sum to 1."""
+
+    train: float = 0.7
+    validation: float = 0.1
+    test: float = 0.2
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where samples come from and how they are batched.
+
+    `source` is synthetic, digits or npz; `shape` is [C, spatial...] of one sample and `classes` the number of classes
+    (None where only the file of an npz source knows); `samples` is how many a synthetic source has; `path` is the
+    absolute path of an npz file; `scale` divides every value; `read` is `rect` (a rank reads what it needs) or `same`
+    (every rank reads the whole batch).
+    """
+
+    source: str
+    batch: int
+    shape: tuple[int, ...] | None
+    classes: int | None
+    samples: int | None
+    path: str | None
+    scale: float
+    shares: Shares
+    shuffle: bool
+    read: str
+    split: Splits | None
+    place: Place = field(compare=False, repr=False)
+
+    def resolved(self) -> dict[str, Any]:
+        """The section as plain values."""
+        return _section(self)
+
+
+@dataclass(frozen=True)
+class AffineConfig:
+    """`a * x + b`: `scale` says whether there is an `a`; `bias` which letters `b` spans (`all`: C and spatial; None: no b)."""
+
+    scale: bool
+    bias: str | None
+
+    def resolved(self) -> dict[str, Any]:
+        """The section as plain values."""
+        return {"scale": self.scale, "bias": self.bias or "none"}
+
+
+@dataclass(frozen=True)
+class Nonlinearity:
+    """A function by its name, and its attributes."""
+
+    name: str
+    attributes: Attributes
+
+    def resolved(self) -> str | dict[str, Any]:
+        """The section as plain values."""
+        return {self.name: dict(self.attributes)} if self.attributes else self.name
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One layer: `kind` with its attributes, and what may follow it.
+
+    `kind` is tiled, conv, linear, max_pool, average_pool, affine, softmax or nonlinearity; for the last two families
+    of fields None means: not there. `input` names a layer or a tensor (None: the layer before). `split` and `pieces`
+    belong to the main op, `loss_split` to the loss and metrics of a softmax layer; `init` and `update_split` to the
+    weights, `shard` to all parameters.
+    """
+
+    name: str
+    kind: str
+    attributes: Attributes
+    affine: AffineConfig | None
+    nonlinearity: Nonlinearity | None
+    input: str | None
+    split: Splits | None
+    loss_split: Splits | None
+    pieces: Mapping[str, int]
+    init: Mapping[str, Mapping[str, float]] | None
+    shard: bool | None
+    update_split: Splits | None
+    place: Place = field(compare=False, repr=False)
+
+    def resolved(self) -> dict[str, Any]:
+        """The entry of the section `layers` as plain values."""
+        entry: dict[str, Any] = {"name": self.name}
+        if self.kind not in ("affine", "nonlinearity"):
+            entry[self.kind] = plain_value(self.attributes)
+        if self.kind in ("tiled", "conv", "linear", "affine"):
+            entry["affine"] = self.affine.resolved() if self.affine else "none"
+        if self.nonlinearity is not None:
+            entry["nonlinearity"] = self.nonlinearity.resolved()
+        if self.pieces:
+            entry["pieces"] = dict(self.pieces)
+        for key in ("input", "split", "loss_split", "init", "shard", "update_split"):
+            if (value := getattr(self, key)) is not None:
+                entry[key] = plain_split(value) if key.endswith("split") else plain_value(value)
+        return entry
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent with momentum."""
+
+    rate: float
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015, algorithm 1)."""
+
+    rate: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, and how: exactly one of `steps` and `epochs` is given.
+
+    `log_every` counts steps, `validate_every` and `checkpoint_every` epochs (0: never); `keep` is how many checkpoints
+    are kept; `shard` is what parameters do that do not say (see `ParameterSpec`).
+    """
+
+    optimizer: Sgd | Adam
+    steps: int | None = None
+    epochs: int | None = None
+    shard: bool = False
+    log_every: int = 10
+    validate_every: int = 1
+    checkpoint_every: int = 1
+    keep: int = 2
+
+    def resolved(self) -> dict[str, Any]:
+        """The section as plain values."""
+        kind = "sgd" if isinstance(self.optimizer, Sgd) else "adam"
+        return {**_section(self), "optimizer": {kind: asdict(self.optimizer)}}
+
+
+@dataclass(frozen=True)
+class Config:
+    """A validated configuration.
+
+    `mesh` gives the sizes of the axes in order, the first the slowest; `source` is the file that it came from.
+    """
+
+    name: str
+    dtype: str
+    seed: int
+    mesh: Mapping[str, int]
+    data: DataConfig
+    layers: tuple[LayerConfig, ...]
+    nodes: tuple[NodeSpec, ...]
+    parameters: tuple[ParameterSpec, ...]
+    train: TrainConfig
+    source: str = field(compare=False)
+    tree: Tree = field(compare=False, repr=False)
+
+    def place(self, path: str, key: bool = False) -> Place:
+        """Where the value at a dotted path such as `layers.L0.split.H` stands, or with `key` its key.
+
+        Where there is no such path, the place of the nearest value above it.
+        """
+        places = find(self.tree, path)
+        return places[0] if key else places[1]
+
+    def resolved(self) -> dict[str, Any]:
+        """All of it as plain values, defaults filled in: dumped as YAML, it loads back to an equal config."""
+        sections: dict[str, Any] = {
+            "name": self.name,
+            "dtype": self.dtype,
+            "seed": self.seed,
+            "mesh": dict(self.mesh),
+            "data": self.data.resolved(),
+            "layers": [layer.resolved() for layer in self.layers],
+            "nodes": [plain_node(node) for node in self.nodes],
+            "parameters": {parameter.name: plain_parameter(parameter) for parameter in self.parameters},
+            "train": self.train.resolved(),
+        }
+        return {key: value for key, value in sections.items() if value not in ([], {})}
+
+
+def _section(values: DataConfig | TrainConfig) -> dict[str, Any]:
+    """The fields of a section that are not None, but for its place."""
+    section: dict[str, Any] = {}
+    for entry in fields(values):
+        value = getattr(values, entry.name)
+        if value is None or entry.name == "place":
+            continue
+        if entry.name == "split":
+            section["split"] = plain_split(value)
+        else:
+            section[entry.name] = asdict(value) if isinstance(value, Shares) else plain_value(value)
+    return section
