@@ -7,14 +7,21 @@ content is on the disk.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from dgraph.error import DataError
 
 
-def fault(path: Path, error: OSError) -> DataError:
-    """The DataError of a file that cannot be read or written."""
-    return DataError(f"{path}: {error.strerror or error}")
+@contextmanager
+def faults(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file into a DataError that names it (`path`, where the system names none)."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -26,10 +33,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and bring its content, not yet its name, to the disk."""
+@contextmanager
+def synced(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write to, whose content, not yet its name, is on the disk at the end."""
     with path.open("wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
 
@@ -37,6 +45,7 @@ def write_synced(path: Path, content: bytes) -> None:
 def replace(path: Path, content: bytes) -> None:
     """Put a file in the place of another, or of none: written beside it, synced, renamed."""
     beside = path.with_name(f"{path.name}.tmp")
-    write_synced(beside, content)
+    with synced(beside) as file:
+        file.write(content)
     beside.replace(path)
     sync_folder(path.parent)

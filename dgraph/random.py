@@ -141,7 +141,7 @@ def _values(stream: Stream, draw: Draw, first: Array, run: int) -> Array:
     if (lane == lane[0]).all():
         return drawn[:, lane[0] : lane[0] + run]
     values = np.empty((first.size, run))
-    for offset in range(4):
+    for offset in np.unique(lane):
         chosen = lane == offset
         values[chosen] = drawn[chosen, offset : offset + run]
     return values

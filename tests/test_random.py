@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dgraph.block import blocks
@@ -39,7 +39,8 @@ def test_philox_gives_the_known_answer_of_pi():
     assert [hex(w) for w in words[:, 0]] == ["0xd16cfe09", "0x94fdcceb", "0x5001e420", "0x24126ea1"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
+@example(((12, 5, 9), Rect((6, 3, 0), (2, 2, 9))), uniform, "float32")
 @given(rects(), st.sampled_from([uniform, normal]), st.sampled_from(["float32", "float64"]))
 def test_a_rect_has_the_values_of_the_whole(case, kind, dtype):
     dim, rect = case

@@ -1,0 +1,319 @@
+"""Checkpoints: any mesh reads what any other wrote; no damage goes unseen; a kill loses nothing committed."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dgraph.checkpoint import _frame, open_checkpoint, write_checkpoint
+from dgraph.error import DataError
+from dgraph.random import uniform
+from dgraph.rect import Rect, share
+
+DIM = (12, 5, 9)
+META = {"seed": 3, "losses": [0.5, 0.25]}
+
+
+def values(rect, dim=DIM, name="W", dtype="float32"):
+    return uniform(1, name, 0, dim, rect, dtype=dtype)
+
+
+def tiles(dim, mesh):
+    """The rects of the ranks of a mesh that cuts the dimensions of a tensor."""
+    return [
+        Rect.of(share(n, parts, i) for n, parts, i in zip(dim, mesh, place, strict=True))
+        for place in product(*map(range, mesh))
+    ]
+
+
+def alone(folder, step, shards, meta=META, **more):
+    write_checkpoint(folder, step, shards, meta, 0, 1, lambda: None, lambda part: [part], **more)
+
+
+def write_by_threads(folder, step, shards_of_ranks, keep=2):
+    """The collective call, with a thread for each rank."""
+    size, parts = len(shards_of_ranks), {}
+    barrier = threading.Barrier(size, timeout=20)
+
+    def rank_main(rank):
+        def gather(part):
+            parts[rank] = part
+            barrier.wait()
+            return [parts[r] for r in range(size)] if rank == 0 else None
+
+        write_checkpoint(folder, step, shards_of_ranks[rank], META, rank, size, barrier.wait, gather, keep)
+
+    with ThreadPoolExecutor(size) as pool:
+        list(pool.map(rank_main, range(size)))
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 1, 2), (1, 3, 1), (5, 2, 1), (1, 1, 11)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_mesh_reads_what_any_other_wrote(tmp_path, mesh, dtype):
+    pieces = [[("W", DIM, rect, values(rect, dtype=dtype))] for rect in tiles(DIM, mesh)]
+    write_by_threads(tmp_path, 7, pieces)
+    checkpoint = open_checkpoint(tmp_path)
+    assert (checkpoint.step, checkpoint.meta) == (7, META)
+    assert checkpoint.tensors["W"].dim == DIM
+    assert checkpoint.tensors["W"].dtype == dtype
+    checkpoint.verify()
+    for other in [(1, 1, 1), (3, 2, 2), (4, 1, 4)]:
+        for rect in tiles(DIM, other):
+            out = np.full(rect.size, np.nan, dtype)
+            checkpoint.read("W", rect, out)
+            assert (out == values(rect, dtype=dtype)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_overlapping_shards_and_any_rect(tmp_path_factory, data):
+    def rect():
+        pairs = [data.draw(st.tuples(st.integers(0, n), st.integers(0, n)).map(sorted)) for n in DIM]
+        return Rect.of(pairs)
+
+    rects = [rect() for _ in range(data.draw(st.integers(0, 4)))]
+    folder = tmp_path_factory.mktemp("checkpoint")
+    alone(folder, 0, [("W", DIM, r, values(r)) for r in [*rects, Rect((0, 0, 0), (12, 5, 4))]])
+    wanted = rect()
+    out = np.full(wanted.size, np.nan)
+    covered = np.zeros(DIM, bool)
+    for r in [*rects, Rect((0, 0, 0), (12, 5, 4))]:
+        covered[r.slices()] = True
+    if covered[wanted.slices()].all():
+        open_checkpoint(folder).read("W", wanted, out)
+        assert (out == values(wanted)).all()
+    else:
+        with pytest.raises(DataError, match=r"nothing covers .* of W"):
+            open_checkpoint(folder).read("W", wanted, out)
+
+
+def test_arrays_of_any_strides_and_no_dimensions(tmp_path):
+    turned = np.asfortranarray(values(Rect.whole(DIM)))
+    scalar = np.array(4.5)
+    alone(tmp_path, 1, [("W", DIM, Rect.whole(DIM), turned), ("t", (), Rect((), ()), scalar)])
+    checkpoint = open_checkpoint(tmp_path)
+    frame = np.zeros((12, 5, 18), np.float64)
+    checkpoint.read("W", Rect.whole(DIM), frame[:, :, ::2])
+    assert (frame[:, :, ::2] == values(Rect.whole(DIM))).all()
+    out = np.zeros(())
+    checkpoint.read("t", Rect((), ()), out)
+    assert out == 4.5
+
+
+def test_an_array_is_streamed(tmp_path):
+    whole = Rect.whole((4096, 4096))
+    array = np.ones((4096, 4096), np.float32).T
+    tracemalloc.start()
+    alone(tmp_path, 1, [("W", whole.size, whole, array)])
+    checkpoint = open_checkpoint(tmp_path)
+    checkpoint.read("W", whole, array)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 << 20
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_only_the_newest_are_kept_and_leftovers_cleared(tmp_path):
+    rect = Rect.whole(DIM)
+    (tmp_path / "step-000009.tmp").mkdir()
+    (tmp_path / "notes.tmp").mkdir()
+    for step in (1, 2, 3, 4):
+        alone(tmp_path, step, [("W", DIM, rect, values(rect))], keep=3)
+    assert names(tmp_path) == ["notes.tmp", "step-000002", "step-000003", "step-000004"]
+    alone(tmp_path, 3, [("W", DIM, rect, values(rect) + 1)], keep=3)
+    assert names(tmp_path) == ["notes.tmp", "step-000002", "step-000003", "step-000003.1"]
+    out = np.empty(DIM)
+    open_checkpoint(tmp_path).read("W", rect, out)
+    assert (out == values(rect) + 1).all()
+
+
+def test_a_run_folder_or_one_checkpoint_will_do(tmp_path):
+    rect = Rect.whole(DIM)
+    for step in (1, 2):
+        alone(tmp_path / "checkpoint", step, [("W", DIM, rect, values(rect))])
+    assert open_checkpoint(tmp_path).step == 2
+    assert open_checkpoint(tmp_path / "checkpoint").step == 2
+    assert open_checkpoint(tmp_path / "checkpoint" / "step-000001").step == 1
+
+
+def committed(tmp_path):
+    """A checkpoint of two tensors by two ranks."""
+    left, right = tiles(DIM, (1, 1, 2))
+    other = Rect.whole((3,))
+    write_by_threads(
+        tmp_path,
+        120,
+        [
+            [("W", DIM, left, values(left)), ("b", (3,), other, values(other, (3,), "b", "float64"))],
+            [("W", DIM, right, values(right))],
+        ],
+    )
+    return tmp_path / "step-000120"
+
+
+def read_all(path):
+    checkpoint = open_checkpoint(path)
+    for name, tensor in checkpoint.tensors.items():
+        checkpoint.read(name, Rect.whole(tensor.dim), np.empty(tensor.dim))
+
+
+@pytest.mark.parametrize("number", range(100))
+def test_every_flipped_bit_and_every_cut_is_found(tmp_path, number):
+    folder, dice = committed(tmp_path), random.Random(number)
+    victim = dice.choice(sorted(folder.iterdir()))
+    content = bytearray(victim.read_bytes())
+    place = dice.randrange(len(content))
+    if number % 4 == 0:
+        del content[place:]
+    else:
+        content[place] ^= 1 << dice.randrange(8)
+    victim.write_bytes(content)
+    with pytest.raises(DataError, match=victim.name):
+        read_all(folder)
+    with pytest.raises(DataError, match=victim.name):
+        open_checkpoint(folder).verify()
+
+
+def remove(folder):
+    (folder / "rank-00001.bin").unlink()
+
+
+def link(folder):
+    shutil.move(folder / "rank-00001.bin", folder.parent / "elsewhere")
+    (folder / "rank-00001.bin").symlink_to(folder.parent / "elsewhere")
+
+
+def lengthen(folder):
+    with (folder / "rank-00001.bin").open("ab") as file:
+        file.write(b"x")
+
+
+def write_index(change):
+    def damage(folder):
+        index = folder / "index.json"
+        tree = json.loads(index.read_bytes())["index"]
+        change(tree)
+        index.write_bytes(_frame(json.dumps(tree).encode()))
+
+    return damage
+
+
+def entry(place, value):
+    return write_index(lambda tree: tree["shards"][0].__setitem__(place, value))
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (remove, "rank-00001.bin: No such file or directory"),
+        (link, "rank-00001.bin: not a plain file"),
+        (lengthen, "rank-00001.bin: 961 bytes instead of 960"),
+        (lambda folder: (folder / "index.json").unlink(), "no checkpoint in it"),
+        (lambda folder: (folder / "index.json").write_bytes(b""), "index.json: damaged"),
+        (write_index(lambda tree: tree.update(version=2)), "index.json: a dgraph checkpoint 2"),
+        (write_index(lambda tree: tree.pop("step")), "not the index of a checkpoint"),
+        (write_index(lambda tree: tree.update(shards=[[1]])), "not the index of a checkpoint"),
+        (lambda folder: (folder / "index.json").write_bytes(_frame(b"[" * 100_000)), "not the index"),
+        (entry(5, "../rank-00000.bin"), "a rect, dtype or file that cannot be"),
+        (entry(5, "/etc/passwd"), "a rect, dtype or file that cannot be"),
+        (entry(2, "object"), "a rect, dtype or file that cannot be"),
+        (entry(3, [1, 0, 0]), "a rect, dtype or file that cannot be"),
+        (entry(4, [12, 5]), "not the index of a checkpoint"),
+        (entry(6, 8), "shards overlap or leave a gap"),
+        (entry(7, 1 << 70), "a shard of the wrong length"),
+        (entry(6, -4), "entries of a wrong type"),
+        (entry(1, [13, 5, 9]), "shards of W differ in dim or dtype"),
+    ],
+)
+def test_every_fault_is_one_line(tmp_path, damage, line):
+    folder = committed(tmp_path)
+    damage(folder)
+    with pytest.raises(DataError) as caught:
+        open_checkpoint(folder)
+    assert line in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.status == 4
+
+
+def test_what_is_not_there_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match="no such checkpoint"):
+        open_checkpoint(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="file"):
+        open_checkpoint(tmp_path / "file")
+    checkpoint = open_checkpoint(committed(tmp_path))
+    with pytest.raises(DataError, match="no tensor V"):
+        checkpoint.read("V", Rect.whole(DIM), np.empty(DIM))
+    with pytest.raises(ValueError, match="does not fit"):
+        checkpoint.read("W", Rect.whole(DIM), np.empty(3))
+
+
+def test_a_disk_that_refuses_is_a_data_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="file"):
+        alone(tmp_path / "file" / "run", 1, [])
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from dgraph.checkpoint import write_checkpoint
+from dgraph.rect import Rect
+folder, step = Path(sys.argv[1]), int(sys.argv[2])
+whole = Rect.whole((300, 500))
+while True:
+    array = np.full(whole.size, step, np.float32)
+    shards = [("W", whole.size, whole, array), ("b", whole.size, whole, array)]
+    write_checkpoint(folder, step, shards, {"value": step}, 0, 1, lambda: None, lambda part: [part])
+    print(step, flush=True)
+    step += 1
+"""
+
+
+def killed_child(folder, step, delay):
+    """Let a child write checkpoints until it is killed; the last step that it said it had committed."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder), str(step)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    said = [child.stdout.readline()]
+    time.sleep(delay)
+    child.send_signal(signal.SIGKILL)
+    said += child.stdout.readlines()
+    child.wait()
+    return max(int(line) for line in said if line.endswith("\n"))
+
+
+def test_a_kill_at_any_moment_leaves_the_newest_committed(tmp_path):
+    dice, step = random.Random(1), 0
+    for _ in range(20):
+        last = killed_child(tmp_path, step, dice.uniform(0, 0.05))
+        checkpoint = open_checkpoint(tmp_path)
+        checkpoint.verify()
+        assert last <= checkpoint.step <= last + 1
+        out = np.empty((300, 500))
+        checkpoint.read("b", Rect.whole(out.shape), out)
+        assert (out == checkpoint.step).all()
+        assert checkpoint.meta == {"value": checkpoint.step}
+        step = checkpoint.step + 1
