@@ -1,0 +1,38 @@
+"""`dgraph plan`: messages, bytes and memory of ranks, without MPI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from dgraph.cli.face import as_bytes, result_line, table
+from dgraph.cli.option import planned, rank_option, require_rank
+from dgraph.config import load_config
+from dgraph.program import compile_config, plan_summary
+
+
+@click.command("plan")
+@planned
+@rank_option
+def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, rank: int | None) -> None:
+    """Messages, bytes sent and peak memory of every rank of CONFIG, or of one, with its tensors."""
+    program = compile_config(load_config(config, overrides, ranks))
+    chosen = range(program.ranks) if rank is None else [require_rank(rank, program.ranks)]
+    summary = plan_summary(program, chosen)
+    rows = [
+        (r, entry["messages"], as_bytes(entry["sent_nbytes"]), as_bytes(entry["peak_nbytes"]))
+        for r, entry in summary["rank"].items()
+    ]
+    table(
+        f"{program.config.name}: {program.ranks} ranks, one training step", ["rank", "messages", "sent", "peak"], rows
+    )
+    first = summary["rank"][str(chosen[0])]["tensors"]
+    lines = [
+        (name, t["kind"], t["messages"], as_bytes(t["sent_nbytes"]), as_bytes(t["received_nbytes"]))
+        for name, t in first.items()
+    ]
+    if lines:
+        table(f"tensors of rank {chosen[0]}", ["tensor", "as", "messages", "sent", "received"], lines)
+    if as_json:
+        result_line(summary)

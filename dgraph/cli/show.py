@@ -1,0 +1,91 @@
+"""`dgraph show`: a config, stage by stage, without MPI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import click
+import yaml
+
+from dgraph.cli.face import as_bytes, result_line
+from dgraph.cli.option import planned, rank_option, require_rank
+from dgraph.config import load_config, resolved
+from dgraph.graph.text import graph_values
+from dgraph.layout.dump import dump, dump_text
+from dgraph.ops import OPS
+from dgraph.program import Program, compile_config, plan_summary
+from dgraph.schedule.step import Compute, Start, Step, Update, Wait, Zero
+
+STAGES = ("config", "graph", "layout", "plan", "schedule")
+
+
+@click.command("show")
+@planned
+@rank_option
+@click.option("--stage", type=click.Choice(STAGES), default="graph", show_default=True)
+def command(
+    config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, rank: int | None, stage: str
+) -> None:
+    """Print one stage of CONFIG; `--stage graph` is the expanded node form, a config that loads back to the same graph."""
+    loaded = load_config(config, overrides, ranks)
+    if stage == "config":
+        values = resolved(loaded)
+        print(yaml.safe_dump(values, sort_keys=False, width=120), end="")
+    else:
+        program = compile_config(loaded)
+        values = _stage(program, stage, require_rank(rank or 0, program.ranks))
+    if as_json:
+        result_line(values)
+
+
+def _stage(program: Program, stage: str, rank: int) -> dict[str, object]:
+    """Prints a stage of one rank, and gives it as plain values."""
+    if stage == "graph":
+        values = resolved(program.config) | graph_values(program.forward)
+        values.pop("layers", None)
+        print(yaml.safe_dump(values, sort_keys=False, width=120), end="")
+        return values
+    if stage == "layout":
+        print(dump_text(program.layout, rank, OPS), end="")
+        return dump(program.layout, rank, OPS)
+    if stage == "plan":
+        return _plan(program, rank)
+    schedule = program.schedule(program.plan(rank))
+    lines = [_step(step) for step in schedule.steps]
+    print("\n".join(f"{k:4d}  {line}" for k, line in enumerate(lines)))
+    print(f"peak {as_bytes(schedule.peak_nbytes)}: {len(schedule.placement.buffers)} buffers, "
+          f"staging {as_bytes(schedule.staging_nbytes)}, optimizer {as_bytes(schedule.state_nbytes)}, "
+          f"scratch {as_bytes(schedule.workspace_nbytes)}")  # fmt: skip
+    return {"rank": rank, "steps": lines, "peak_nbytes": schedule.peak_nbytes}
+
+
+def _plan(program: Program, rank: int) -> dict[str, object]:
+    for name, transfer in program.plan(rank).transfers.items():
+        print(f"{name}: {transfer.kind}" + (f" over ranks {list(transfer.all_reduce)}" if transfer.all_reduce else ""))
+        if not transfer.all_reduce:
+            for word, messages in (("to", transfer.sends), ("from", transfer.receives)):
+                for peer, rect in messages:
+                    print(f"  {word} rank {peer}: {rect}")
+    result: dict[str, object] = json.loads(json.dumps(plan_summary(program, [rank])))
+    return result
+
+
+def _step(step: Step) -> str:
+    match step:
+        case Compute(node=node, call=call):
+            return f"compute  {node}  piece {call.piece}" + (
+                f"  adds {sorted(call.accumulate)}" if call.accumulate else ""
+            )
+        case Zero(node=node, elided=elided):
+            return f"zero     {node}" + ("  (elided: the first writer assigns)" if elided else "")
+        case Update(node=node, target=(_, rect)):
+            return f"update   {node}  {rect}"
+        case Start(transfer=transfer):
+            return (
+                f"start    {transfer.tensor}  {transfer.kind}, {len(transfer.sends)} out, {len(transfer.receives)} in"
+            )
+        case Wait(transfer=transfer):
+            return f"wait     {transfer.tensor}"
+        case _:
+            return f"feed     {step.node}"

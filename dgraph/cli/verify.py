@@ -1,0 +1,32 @@
+"""`dgraph verify`: a network on many ranks and on one, side by side, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from dgraph.cli.face import result_line, table
+from dgraph.cli.option import planned
+from dgraph.config import load_config
+from dgraph.verify import compare, one_rank, run_steps
+
+LIMITS = {"float32": 1e-4, "float64": 1e-10}
+
+
+@click.command("verify")
+@planned
+@click.option("--steps", type=click.IntRange(1), default=5, show_default=True)
+def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, steps: int) -> int:
+    """Train CONFIG for some steps on its mesh (ranks are threads here) and on one rank; compare loss, gradients, parameters."""
+    loaded = load_config(config, overrides, ranks)
+    result = compare(run_steps(loaded, steps), run_steps(one_rank(loaded), steps))
+    limit = LIMITS[loaded.dtype]
+    ok = result["worst"] <= limit
+    rows = [("loss", f"{result['loss']:.2e}")]
+    rows += [(name, f"{value:.2e}") for name, value in {**result["gradients"], **result["parameters"]}.items()]
+    table(f"{loaded.name}: largest relative difference to one rank after {steps} steps", ["value", "difference"], rows)
+    print(f"{'equal' if ok else 'NOT EQUAL'}: worst {result['worst']:.2e}, limit {limit:.0e} for {loaded.dtype}")
+    if as_json:
+        result_line({"ok": ok, "limit": limit, **result})
+    return 0 if ok else 1

@@ -1,0 +1,178 @@
+"""A compiled configuration: graph, layout, plans and schedules, all without MPI and without data.
+
+In: a config. Out: `Program`. Promise: every rank that compiles the same config gets the same program; `digest` says whether
+it did. This and `dgraph.train` are the places that know every room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dgraph.autodiff import add_gradients
+from dgraph.config import Adam, Config
+from dgraph.data import DataSpec, Description, describe
+from dgraph.error import CheckError, ConfigError, DgraphError
+from dgraph.graph.build import build_graph
+from dgraph.graph.node import Graph
+from dgraph.graph.text import graph_values
+from dgraph.kernels.numpy import KERNELS, UPDATES
+from dgraph.layout import Layout, Mesh, assign_layout
+from dgraph.models import expand
+from dgraph.ops import OPS
+from dgraph.plan.check import Finding, check_plan
+from dgraph.plan.make import Plan, make_plan
+from dgraph.runtime.engine import Optimizer
+from dgraph.schedule.buffer import memory_orders
+from dgraph.schedule.check import check_progress, postings
+from dgraph.schedule.step import Schedule, make_schedule
+
+SHOWN_FINDINGS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A config made ready for its mesh. `training`: with gradient, zeroing and update nodes."""
+
+    config: Config
+    data: Description
+    forward: Graph
+    graph: Graph
+    layout: Layout
+    optimizer: Optimizer
+
+    @property
+    def ranks(self) -> int:
+        return self.layout.mesh.ranks
+
+    @cached_property
+    def _orders(self) -> Mapping[str, tuple[int, ...]]:
+        return memory_orders(self.graph, KERNELS, self.config.dtype)
+
+    def plan(self, rank: int) -> Plan:
+        """All messages of one rank."""
+        return make_plan(self.layout, rank)
+
+    def schedule(self, plan: Plan) -> Schedule:
+        """The ordered steps and buffers of the plan's rank."""
+        states = len(self.optimizer.states)
+        workspace = UPDATES[self.optimizer.name].workspace(self.config.dtype)
+        return make_schedule(self.layout, plan, KERNELS, self.config.dtype, states, workspace, self._orders)
+
+    def check(self) -> tuple[list[Finding], list[int]]:
+        """Everything that is wrong with the plans of all ranks, and the peak bytes of each."""
+        plans = [self.plan(rank) for rank in range(self.ranks)]
+        findings = check_plan(self.layout, plans)
+        schedules = [self.schedule(plan) for plan in plans]
+        findings += check_progress([postings(schedule) for schedule in schedules])
+        return findings, [schedule.peak_nbytes for schedule in schedules]
+
+    def require_checked(self) -> None:
+        """Raises CheckError with the first finding, if there is one."""
+        findings, _ = self.check()
+        if findings:
+            raise CheckError(str(findings[0]), f"{len(findings)} findings; dgraph check shows all")
+
+    def digest(self) -> str:
+        """A hash of all that ranks must agree on: nodes, rects of all ranks, dtype, seed, optimizer."""
+        digest = hashlib.sha256(repr(graph_values(self.forward)).encode())
+        for part in self._parts():
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _parts(self) -> Iterator[bytes]:
+        config = self.config
+        yield repr((config.dtype, config.seed, self.optimizer.name, sorted(self.optimizer.hyper.items()))).encode()
+        yield repr((self.layout.mesh, tuple(self.graph.ops), config.data.batch)).encode()
+        for name, tensor in self.layout.tensors.items():
+            yield name.encode()
+            for field in (tensor.read, tensor.write):
+                for interval in field.intervals:
+                    yield interval.start.tobytes()
+                    yield interval.stop.tobytes()
+
+
+def data_spec(config: Config) -> DataSpec:
+    """The `data` section as the data room takes it."""
+    data = config.data
+    return DataSpec(
+        source=data.source,
+        shape=data.shape,
+        classes=data.classes,
+        samples=data.samples,
+        path=data.path,
+        scale=data.scale,
+        shares=(data.shares.train, data.shares.validation, data.shares.test),
+        shuffle=data.shuffle,
+        seed=config.seed,
+    )
+
+
+def optimizer_of(config: Config) -> Optimizer:
+    """The rule and numbers of all update nodes."""
+    rule = config.train.optimizer
+    if isinstance(rule, Adam):
+        hyper = {"rate": rule.rate, "beta1": rule.beta1, "beta2": rule.beta2, "epsilon": rule.epsilon}
+        return Optimizer("adam", hyper)
+    return Optimizer("sgd", {"rate": rule.rate, "momentum": rule.momentum})
+
+
+def compile_config(config: Config, training: bool = True) -> Program:
+    """Compiles a config; with `training` false, the forward graph alone.
+
+    Raises ConfigError (with a place) for what does not fit, CheckError for what a layout cannot express.
+    """
+    data = describe(data_spec(config))
+    specs, parameters = expand(config, data.shape)
+    places = {spec.name: spec.place for spec in specs}
+    forward = build_graph(config.name, specs, parameters, OPS)
+    _check_classes(config, forward, data)
+    try:
+        graph = add_gradients(forward, OPS) if training else forward
+        layout = assign_layout(graph, Mesh.of(config.mesh), OPS, config.train.shard)
+    except DgraphError as error:
+        node = error.what.removeprefix("node ").partition(":")[0]
+        place = places.get(node) or config.place(f"parameters.{node}")
+        raise error.at(place) from None
+    return Program(config, data, forward, graph, layout, optimizer_of(config))
+
+
+def _check_classes(config: Config, graph: Graph, data: Description) -> None:
+    """Labels of the data are classes of every softmax."""
+    for node in graph.ops.values():
+        if node.op == "softmax" and (classes := node.access.dims["input"][1]) < data.classes:
+            raise ConfigError(
+                f"node {node.name}: {classes} classes are fewer than the data's {data.classes}",
+                "every label needs a score",
+                config.place("data.classes"),
+            )
+
+
+def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
+    """Bytes, messages and memory of some ranks: the result of `dgraph plan`."""
+    itemsize = 4 if program.config.dtype == "float32" else 8
+    summary: dict[str, Any] = {"ranks": program.ranks, "rank": {}}
+    for rank in ranks:
+        plan = program.plan(rank)
+        schedule = program.schedule(plan)
+        tensors = {}
+        for name, transfer in plan.transfers.items():
+            tensors[name] = {
+                "kind": transfer.kind,
+                "messages": len(transfer.sends),
+                "sent_nbytes": transfer.sends.elements * itemsize,
+                "received_nbytes": transfer.receives.elements * itemsize,
+            }
+            if transfer.all_reduce:
+                block = transfer.read_rect.volume * itemsize
+                tensors[name] |= {"messages": 1, "sent_nbytes": block, "received_nbytes": block}
+        summary["rank"][str(rank)] = {
+            "peak_nbytes": schedule.peak_nbytes,
+            "sent_nbytes": sum(t["sent_nbytes"] for t in tensors.values()),
+            "messages": sum(t["messages"] for t in tensors.values()),
+            "tensors": tensors,
+        }
+    return summary

@@ -1,0 +1,331 @@
+"""Training, evaluation and prediction: a program at work on its ranks.
+
+In: a program, a communicator. Out: results as plain values. Promise: all ranks take the same decisions, because what decides
+(metrics, the clock of checkpoints, faults) is known to all or told by rank 0; what is reported comes from rank 0 alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from dgraph.checkpoint import Checkpoint, Shard, open_checkpoint, write_checkpoint
+from dgraph.data import Batches, Source, fill, open_source, subset
+from dgraph.error import DataError, RunError
+from dgraph.kernels.call import Array
+from dgraph.program import Program, data_spec
+from dgraph.rect import Rect
+from dgraph.runtime.communicator import Communicator
+from dgraph.runtime.engine import Engine
+from dgraph.trace import Recorder
+
+Report = Callable[[Mapping[str, Any]], None]
+SUBSETS = ("train", "validation", "test")
+
+
+@dataclass
+class Metrics:
+    """Sums over the samples of a subset; `volume` is the number of labels of one batch (by which a step's loss is a mean)."""
+
+    volume: int
+    loss: float = 0.0
+    correct: float = 0.0
+    top5: float = 0.0
+    samples: float = 0.0
+
+    def add(self, values: Array) -> None:
+        """Adds a batch's (loss, correct, correct in top 5, samples)."""
+        self.loss += float(values[0]) * self.volume
+        self.correct += float(values[1])
+        self.top5 += float(values[2])
+        self.samples += float(values[3])
+
+    def result(self) -> dict[str, float]:
+        """Means over the samples seen."""
+        count = max(self.samples, 1.0)
+        return {
+            "loss": self.loss / count,
+            "accuracy": self.correct / count,
+            "top5": self.top5 / count,
+            "samples": int(self.samples),
+        }
+
+
+@dataclass
+class Worker:
+    """One rank of a run: its engine, its data, and where it stands. Making it is collective."""
+
+    program: Program
+    communicator: Communicator
+    engine: Engine = field(init=False)
+    source: Source = field(init=False)
+    indices: Array = field(init=False)
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        agree(self.program, self.communicator)
+        schedule = self.program.schedule(self.program.plan(self.communicator.rank))
+        self.source = open_source(data_spec(self.program.config))
+        self.engine = Engine(schedule, self.program.layout, self.communicator, self.program.optimizer, self._feed)
+        self.engine.store.initialise(self.program.graph, self.program.config.seed)
+        self.indices = np.full(self.program.config.data.batch, -1, dtype=np.int64)
+
+    def _feed(self, places: Mapping[str, tuple[Array, Rect]]) -> None:
+        fill(self.source, self.indices, places.get("raw_data"), places.get("labels"))
+
+    def where(self) -> str:
+        """What this rank is at, for the report of a failure."""
+        return f"step {self.step}, node {self.engine.where}"
+
+    def batches(self, name: str, shuffle: bool) -> Batches:
+        """The batches of a subset."""
+        config = self.program.config
+        chosen = subset(data_spec(config), self.program.data.samples, name)
+        return Batches(chosen, config.data.batch, shuffle, config.seed)
+
+    def metrics(self) -> Array | None:
+        """The metrics of the batch just done: float64 [4], the losses of several heads added up. None without an evaluation."""
+        heads = [node for node in self.program.forward.ops.values() if node.op == "accuracy"]
+        values = [self.engine.value(node.inputs[0][1]) for node in heads]
+        found = [value.reshape(-1).astype(np.float64) for value in values if value is not None]
+        if not found:
+            return None
+        total = found[-1].copy()
+        total[0] = sum(value[0] for value in found)
+        return total
+
+    def new_metrics(self) -> Metrics:
+        """Empty sums for this program's batches."""
+        heads = [node for node in self.program.forward.ops.values() if node.op == "softmax"]
+        volume = int(np.prod(heads[0].access.dims["labels"])) if heads else self.program.config.data.batch
+        return Metrics(volume)
+
+    def train_step(self, indices: Array, recorder: Recorder | None = None) -> Array | None:
+        """One step on a batch; raises RunError on all ranks where the loss is not finite. Collective."""
+        self.step += 1
+        self.indices = indices
+        if recorder is not None:
+            recorder.step = self.step
+        self.engine.train_step(recorder)
+        values = self.metrics()
+        if values is not None and not np.isfinite(values[0]):
+            raise self._non_finite()
+        return values
+
+    def evaluate(self, name: str) -> Metrics:
+        """The metrics of a subset. Collective."""
+        batches, metrics = self.batches(name, shuffle=False), self.new_metrics()
+        for step in range(batches.steps):
+            self.indices = batches.indices(0, step)
+            self.engine.forward()
+            values = self.metrics()
+            if values is not None:
+                metrics.add(values)
+        return metrics
+
+    def _non_finite(self) -> RunError:
+        """Which node was the first, over all ranks, to write a value that is not finite."""
+        found = self.engine.first_non_finite()
+        gathered = self.communicator.gather(json.dumps(found).encode())
+        first = b"null"
+        if gathered is not None:
+            entries = [(json.loads(entry), rank) for rank, entry in enumerate(gathered)]
+            known = [(*entry, rank) for entry, rank in entries if entry is not None]
+            first = json.dumps(min(known) if known else None).encode()
+        culprit = json.loads(self.communicator.broadcast(first))
+        if culprit is None:
+            return RunError(f"the loss is not finite at step {self.step}", "no forward tensor holds the cause any more")
+        _, node, tensor, rank = culprit
+        return RunError(
+            f"the loss is not finite at step {self.step}: the first node with a NaN or infinity is {node}",
+            f"tensor {tensor}, rank {rank}; try a smaller rate",
+        )
+
+    # --- checkpoints
+
+    def save(self, folder: Path, keep: int) -> Path:
+        """Writes parameters and optimizer state. Collective."""
+        shards = [Shard(name, dim, rect, array) for name, dim, rect, array in self._owned()]
+        meta = {
+            "network": self.program.config.name,
+            "updates": self.engine.updates,
+            "optimizer": self.program.optimizer.name,
+        }
+        communicator = self.communicator
+        return write_checkpoint(
+            folder,
+            self.step,
+            shards,
+            meta,
+            communicator.rank,
+            communicator.size,
+            communicator.gather,
+            communicator.barrier,
+            keep,
+        )
+
+    def _owned(self) -> list[tuple[str, tuple[int, ...], Rect, Array]]:
+        """What this rank writes: its update rects, unless a rank before it has the same one."""
+        place = self.program.layout.mesh.coordinates(self.communicator.rank)
+        result = []
+        for name, rect in self.engine.store.updated.items():
+            depends = self.program.layout.tensors[name].write.axes()
+            if any(c for axis, c in enumerate(place) if axis not in depends):
+                continue
+            dim = self.program.graph.tensors[name].dim
+            found = self.engine.store.writing(name)
+            if found is not None:
+                result.append((name, dim, rect, found[1][rect.slices(found[0].start)]))
+            for state, array in self.engine.store.states[name].items():
+                result.append((f"{name}:{state}", dim, rect, array))
+        return result
+
+    def load(self, path: Path, states: bool) -> Checkpoint:
+        """Reads parameters (and optimizer state) by intersection of rects. Local."""
+        checkpoint = open_checkpoint(path)
+        if states and checkpoint.meta.get("optimizer") != self.program.optimizer.name:
+            raise DataError(
+                f"{path} was written with the optimizer {checkpoint.meta.get('optimizer')}, not {self.program.optimizer.name}"
+            )
+        for parameter in self.program.graph.parameters:
+            for found in (self.engine.store.reading(parameter.name), self.engine.store.writing(parameter.name)):
+                if found is not None:
+                    checkpoint.read(parameter.name, found[0], found[1])
+            for state, array in self.engine.store.states.get(parameter.name, {}).items() if states else ():
+                checkpoint.read(f"{parameter.name}:{state}", self.engine.store.updated[parameter.name], array)
+        self.step = checkpoint.step
+        self.engine.updates = int(checkpoint.meta["updates"])
+        return checkpoint
+
+
+def agree(program: Program, communicator: Communicator) -> None:
+    """Ends the job unless the mesh fits, all ranks have the same program, and rank 0 finds nothing wrong with it. Collective."""
+    if program.ranks != communicator.size:
+        raise RunError(f"the mesh has {program.ranks} ranks, but {communicator.size} run")
+    digests = communicator.gather(program.digest().encode())
+    verdict = b""
+    if digests is not None:
+        odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+        verdict = json.dumps(odd).encode()
+    odd = json.loads(communicator.broadcast(verdict or None))
+    if odd:
+        raise RunError(
+            f"ranks {odd} planned something else than rank 0", "they read other configs or run other versions"
+        )
+    if communicator.rank == 0:
+        program.require_checked()
+    communicator.barrier()
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a run writes, and where it starts. `folder` holds the run; `report` gets progress on rank 0."""
+
+    folder: Path | None
+    resume: Path | None
+    report: Report
+    recorder: Recorder | None = None
+    metrics: Report = lambda entry: None
+
+
+def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
+    """Trains as the config says; the result has seconds, steps, and the metrics of each subset. Collective."""
+    config = worker.program.config
+    if options.resume is not None:
+        worker.load(options.resume, states=True)
+    batches = worker.batches("train", config.data.shuffle)
+    if not batches.steps:
+        raise DataError("there is nothing to train on", "the share `train` of the samples is empty")
+    steps = config.train.steps if config.train.steps is not None else (config.train.epochs or 0) * batches.steps
+    start = perf_counter()
+    metrics = worker.new_metrics()
+    while worker.step < steps:
+        epoch, at = divmod(worker.step, batches.steps)
+        values = worker.train_step(batches.indices(epoch, at), options.recorder)
+        if values is not None:
+            metrics.add(values)
+            if worker.step % config.train.log_every == 0 or worker.step == steps:
+                _report_step(worker, options, values, epoch, steps, start)
+        if (at + 1 == batches.steps) or worker.step == steps:
+            _end_of_epoch(worker, options, metrics, epoch + 1, worker.step == steps)
+            metrics = worker.new_metrics() if worker.step < steps else metrics
+    seconds = perf_counter() - start
+    result: dict[str, Any] = {"seconds": seconds, "steps": worker.step, "train": metrics.result()}
+    for name in ("validation", "test"):
+        measured = worker.evaluate(name)
+        result[name] = measured.result() if measured.samples else None
+    return result
+
+
+def _report_step(worker: Worker, options: TrainOptions, values: Array, epoch: int, steps: int, start: float) -> None:
+    metrics = worker.new_metrics()
+    metrics.add(values)
+    result = metrics.result()
+    entry = {
+        "kind": "step",
+        "step": worker.step,
+        "steps": steps,
+        "epoch": epoch + 1,
+        "loss": result["loss"],
+        "accuracy": result["accuracy"],
+        "seconds": perf_counter() - start,
+    }
+    options.report(entry)
+    options.metrics(entry)
+
+
+def _end_of_epoch(worker: Worker, options: TrainOptions, metrics: Metrics, epoch: int, last: bool) -> None:
+    """Validation and checkpoint, where the config asks for them. Collective."""
+    train_config = worker.program.config.train
+    entry: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "step": worker.step, "train": metrics.result()}
+    if train_config.validate_every and (epoch % train_config.validate_every == 0 or last):
+        validation = worker.evaluate("validation")
+        entry["validation"] = validation.result() if validation.samples else None
+    options.report(entry)
+    options.metrics(entry)
+    every = train_config.checkpoint_every
+    if options.folder is not None and every and (epoch % every == 0 or last):
+        worker.save(options.folder / "checkpoints", train_config.keep)
+
+
+def predict(worker: Worker, name: str) -> dict[str, Array] | None:
+    """Class probabilities of all samples of a subset, on rank 0: `index` [n], `probability` [n, k, ...]. Collective."""
+    batches = worker.batches(name, shuffle=False)
+    heads = [node for node in worker.program.forward.ops.values() if node.op == "softmax"]
+    tensor = dict(heads[-1].outputs)["probability"]
+    rows, numbers = [], []
+    for step in range(batches.steps):
+        worker.indices = batches.indices(0, step)
+        worker.engine.forward()
+        whole = gather_tensor(worker, tensor)
+        there = worker.indices >= 0
+        if whole is not None:
+            rows.append(whole[there])
+            numbers.append(worker.indices[there])
+    if worker.communicator.rank:
+        return None
+    return {"index": np.concatenate(numbers), "probability": np.concatenate(rows)}
+
+
+def gather_tensor(worker: Worker, tensor: str) -> Array | None:
+    """A forward tensor, whole, on rank 0 (None elsewhere): what ranks wrote, replicas once. Collective."""
+    layout, rank = worker.program.layout, worker.communicator.rank
+    place, dtype = layout.mesh.coordinates(rank), np.dtype(worker.program.config.dtype)
+    found, rect = worker.engine.store.writing(tensor), layout.write_rect(tensor, rank)
+    first = all(place[axis] == 0 for axis in layout.tensors[tensor].replicas)
+    part = b"" if found is None or not first else found[1][rect.slices(found[0].start)].tobytes()
+    parts = worker.communicator.gather(part)
+    if parts is None:
+        return None
+    whole = np.zeros(layout.graph.tensors[tensor].dim, dtype=dtype)
+    for other, content in enumerate(parts):
+        if content:
+            target = layout.write_rect(tensor, other)
+            whole[target.slices()] += np.frombuffer(content, dtype=dtype).reshape(target.size)
+    return whole

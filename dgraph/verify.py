@@ -1,0 +1,107 @@
+"""Equality of layouts: the same steps on many ranks and on one, side by side.
+
+In: a config. Out: how far loss, gradients and parameters differ. Promise: ranks are threads of this process that exchange messages
+by rendezvous, with nothing buffered; every rank runs the very program that it runs under MPI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from dgraph.config import Config
+from dgraph.kernels.call import Array
+from dgraph.program import Program, compile_config
+from dgraph.rect import Rect
+from dgraph.runtime.communicator import Communicator, OneRank
+from dgraph.runtime.thread import run_threads
+from dgraph.train import Worker
+
+Part = tuple[Rect, Array]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What some steps gave: the metrics of every step, and, whole, the last gradients and the parameters."""
+
+    metrics: list[Array | None]
+    gradients: Mapping[str, Array]
+    parameters: Mapping[str, Array]
+
+
+def run_steps(config: Config, steps: int) -> Outcome:
+    """Trains `steps` steps on the mesh of `config`, its ranks as threads of this process."""
+    program = compile_config(config)
+    if program.ranks == 1:
+        parts = [_run_rank(program, OneRank(), steps)]
+    else:
+        parts = run_threads(program.ranks, lambda communicator: _run_rank(program, communicator, steps), 120.0)
+    gradients = [t.name for t in program.graph.tensors.values() if t.role == "gradient"]
+    parameters = [p.name for p in program.graph.parameters]
+    return Outcome(
+        metrics=parts[0][0],
+        gradients={name: _assemble(program, name, [found for _, found in parts]) for name in gradients},
+        parameters={name: _assemble(program, name, [found for _, found in parts]) for name in parameters},
+    )
+
+
+def one_rank(config: Config) -> Config:
+    """The same config on a mesh of one rank."""
+    return replace(config, mesh=MappingProxyType(dict.fromkeys(config.mesh, 1)))
+
+
+def _run_rank(program: Program, communicator: Communicator, steps: int) -> tuple[list[Array | None], dict[str, Part]]:
+    worker = Worker(program, communicator)
+    batches = worker.batches("train", shuffle=True)
+    metrics = []
+    for _ in range(steps):
+        epoch, at = divmod(worker.step, batches.steps)
+        metrics.append(worker.train_step(batches.indices(epoch, at)))
+    found = {}
+    for tensor in program.graph.tensors.values():
+        value = worker.engine.value(tensor.name) if tensor.role in ("gradient", "parameter") else None
+        if value is not None:
+            found[tensor.name] = (program.layout.read_rect(tensor.name, communicator.rank), value.copy())
+    communicator.close()
+    return metrics, found
+
+
+def _assemble(program: Program, tensor: str, ranks: list[dict[str, Part]]) -> Array:
+    """The whole tensor from what ranks read of it; ranks that read the same elements must have the same bits there."""
+    whole = np.full(program.graph.tensors[tensor].dim, np.nan, dtype=program.config.dtype)
+    for parts in ranks:
+        if tensor in parts:
+            rect, value = parts[tensor]
+            there = whole[rect.slices()]
+            agreed = np.where(np.isnan(there), value, there)
+            whole[rect.slices()] = np.where(agreed == value, value, np.inf)
+    return whole
+
+
+def difference(ours: Array, theirs: Array) -> float:
+    """The largest difference of two arrays where either has a value, relative to the largest value; infinity where only one has."""
+    if (np.isnan(ours) != np.isnan(theirs)).any():
+        return float("inf")
+    known = ~np.isnan(theirs)
+    if not known.any():
+        return 0.0
+    scale = float(np.abs(theirs[known]).max())
+    worst = float(np.abs(ours[known] - theirs[known]).max())
+    return worst / scale if scale > 0 else worst
+
+
+def compare(ours: Outcome, theirs: Outcome) -> dict[str, Any]:
+    """Relative differences of two outcomes of one network: `loss`, `gradients` and `parameters` by tensor, and `worst`."""
+    losses = [
+        abs(float(a[0]) - float(b[0])) / max(abs(float(b[0])), 1e-300)
+        for a, b in zip(ours.metrics, theirs.metrics, strict=True)
+        if a is not None and b is not None
+    ]
+    gradients = {name: difference(ours.gradients[name], value) for name, value in theirs.gradients.items()}
+    parameters = {name: difference(ours.parameters[name], value) for name, value in theirs.parameters.items()}
+    result: dict[str, Any] = {"loss": max(losses, default=0.0), "gradients": gradients, "parameters": parameters}
+    return result | {"worst": max([result["loss"], *gradients.values(), *parameters.values()])}
