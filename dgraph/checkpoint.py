@@ -33,8 +33,6 @@ from dgraph.rect import Rect
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Dim = tuple[int, ...]
-Piece = tuple[str, Dim, Rect, Array]
-"""A tensor's name and dim, and a rect of it with its values."""
 
 FORMAT, VERSION = "dgraph checkpoint", 1
 INDEX = "index.json"
@@ -44,8 +42,18 @@ DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
 BITE = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
+    """A tensor's name and dim, and a rect of it with its values: an array of the rect's shape, any strides."""
+
+    name: str
+    dim: Dim
+    rect: Rect
+    array: Array
+
+
+@dataclass(frozen=True)
+class Stored:
     """Where the values of a rect of a tensor lie: `offset` and `nbytes` in bytes, in C order."""
 
     name: str
@@ -58,13 +66,13 @@ class Shard:
     crc: int
 
     def entry(self) -> list[Any]:
-        """The shard as the index holds it."""
+        """As the index holds it."""
         place = [self.file, self.offset, self.nbytes, self.crc]
         return [self.name, self.dim, self.dtype, self.rect.start, self.rect.size, *place]
 
     @staticmethod
-    def of(entry: list[Any]) -> Shard:
-        """The shard of an entry. Raises TypeError or ValueError for one that makes no sense."""
+    def of(entry: list[Any]) -> Stored:
+        """What an entry says. Raises TypeError or ValueError for one that makes no sense."""
         name, dim, dtype, start, size, file, offset, nbytes, crc = entry
         numbers = [*dim, *start, *size, offset, nbytes, crc]
         if not all(type(n) is int and n >= 0 for n in numbers) or not all(type(s) is str for s in (name, dtype, file)):
@@ -74,7 +82,7 @@ class Shard:
             raise ValueError("a rect, dtype or file that cannot be")
         if nbytes != rect.volume * np.dtype(dtype).itemsize:
             raise ValueError("a shard of the wrong length")
-        return Shard(name, tuple(dim), dtype, rect, file, offset, nbytes, crc)
+        return Stored(name, tuple(dim), dtype, rect, file, offset, nbytes, crc)
 
 
 @dataclass(frozen=True)
@@ -88,17 +96,17 @@ class Tensor:
 def write_checkpoint(
     folder: Path,
     step: int,
-    shards: Sequence[Piece],
+    shards: Sequence[Shard],
     meta: Mapping[str, Any],
     rank: int,
     size: int,
-    barrier: Callable[[], None],
     gather: Callable[[bytes], Sequence[bytes] | None],
+    barrier: Callable[[], None],
     keep: int = 2,
-) -> None:
-    """Write a checkpoint of this step into `folder`. *Collective* over `size` ranks.
+) -> Path:
+    """Write a checkpoint of this step into `folder`; its path. *Collective* over `size` ranks.
 
-    `shards` are this rank's; arrays have the shape of their rect, any strides, and are streamed. A rect may be written by
+    `shards` are this rank's; their arrays are streamed. A rect may be written by
     several ranks (the reader takes one), so give replicas to one of them. `meta` is anything that JSON holds; rank 0's
     counts. `gather` collects the ranks' bytes in rank order on rank 0 (None elsewhere). Once it is committed, checkpoints
     of later steps (of a run that went back) and all but the newest `keep` are removed.
@@ -108,6 +116,7 @@ def write_checkpoint(
     if rank == 0:
         _prepare(folder, pending)
     barrier()
+    target = _target(folder, step)
     written = _write_shards(pending / f"rank-{rank:05d}.bin", shards)
     parts = gather(json.dumps([shard.entry() for shard in written]).encode())
     if parts is not None:
@@ -115,9 +124,10 @@ def write_checkpoint(
             raise ValueError(f"{len(parts)} ranks of {size} gave their shards")
         entries = [entry for part in parts for entry in json.loads(part)]
         index = {"format": FORMAT, "version": VERSION, "step": step, "meta": meta, "shards": entries}
-        _commit(folder, pending, _frame(json.dumps(index, separators=(",", ":")).encode()))
+        _commit(pending, target, _frame(json.dumps(index, separators=(",", ":")).encode()))
         _prune(folder, step, keep)
     barrier()
+    return target
 
 
 def _frame(body: bytes) -> bytes:
@@ -138,16 +148,17 @@ def _prepare(folder: Path, pending: Path) -> None:
         pending.mkdir()
 
 
-def _write_shards(path: Path, shards: Iterable[Piece]) -> list[Shard]:
+def _write_shards(path: Path, shards: Iterable[Shard]) -> list[Stored]:
     written = []
     with faults(path), synced(path) as file:
-        for name, dim, rect, array in shards:
+        for shard in shards:
+            name, dim, rect, array = shard.name, shard.dim, shard.rect, shard.array
             if array.shape != rect.size or rect not in Rect.whole(dim) or array.dtype.name not in DTYPES:
                 raise ValueError(f"{name}: {rect} of {dim} does not fit an array of {array.shape} {array.dtype}")
             if rect:
                 offset = file.tell()
                 crc = _stream(file, array)
-                written.append(Shard(name, dim, array.dtype.name, rect, path.name, offset, array.nbytes, crc))
+                written.append(Stored(name, dim, array.dtype.name, rect, path.name, offset, array.nbytes, crc))
     return written
 
 
@@ -160,15 +171,20 @@ def _stream(file: BinaryIO, array: Array) -> int:
     return crc
 
 
-def _commit(folder: Path, pending: Path, index: bytes) -> None:
+def _target(folder: Path, step: int) -> Path:
+    """The name that a checkpoint of this step is going to have; the same on all ranks until one of them commits it."""
     with faults(folder):
+        same = [again for (other, again), _ in _committed(folder) if other == step]
+    return folder / (f"step-{step:06d}.{max(same) + 1}" if same else f"step-{step:06d}")
+
+
+def _commit(pending: Path, target: Path, index: bytes) -> None:
+    with faults(pending):
         with synced(pending / INDEX) as file:
             file.write(index)
         sync_folder(pending)
-        same = [again for (step, again), _ in _committed(folder) if f"step-{step:06d}" == pending.stem]
-        target = f"{pending.stem}.{max(same) + 1}" if same else pending.stem
-        pending.rename(folder / target)
-        sync_folder(folder)
+        pending.rename(target)
+        sync_folder(target.parent)
 
 
 def _committed(folder: Path) -> list[tuple[tuple[int, int], Path]]:
@@ -189,18 +205,29 @@ def _prune(folder: Path, step: int, keep: int) -> None:
 
 
 class Checkpoint:
-    """An open checkpoint: `path`, `step`, `meta`, `tensors` by name. It reads what it is asked for, no more."""
+    """An open checkpoint: `path`, `step`, `meta`, and `tensors` by name. It reads what it is asked for, no more."""
 
-    def __init__(self, path: Path, step: int, meta: Mapping[str, Any], shards: Sequence[Shard]) -> None:
+    def __init__(self, path: Path, step: int, meta: Mapping[str, Any], shards: Sequence[Stored]) -> None:
         self.path, self.step, self.meta = path, step, meta
         self.tensors: dict[str, Tensor] = {}
-        self._shards: dict[str, list[Shard]] = {}
-        self._sound: set[Shard] = set()
+        self._shards: dict[str, list[Stored]] = {}
+        self._sound: set[Stored] = set()
         for shard in shards:
             tensor = self.tensors.setdefault(shard.name, Tensor(shard.dim, shard.dtype))
             if tensor != Tensor(shard.dim, shard.dtype):
                 raise DataError(f"{path / INDEX}: shards of {shard.name} differ in dim or dtype")
             self._shards.setdefault(shard.name, []).append(shard)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors that it holds."""
+        return tuple(self.tensors)
+
+    def dim(self, name: str) -> Dim:
+        """The dim of a tensor. Raises DataError for one that is not there."""
+        if name not in self.tensors:
+            raise DataError(f"{self.path}: no tensor {name}", "the network is not the one that was saved")
+        return self.tensors[name].dim
 
     def read(self, name: str, rect: Rect, out: Array) -> None:
         """Copy a rect of a tensor into `out`, of its shape, any strides, a float as wide or not.
@@ -208,10 +235,9 @@ class Checkpoint:
         Raises DataError for a tensor that is not there or does not cover the rect, and for damage (a shard's checksum
         is tested when it is first touched); ValueError for a rect that leaves the tensor or another shape of `out`.
         """
-        if name not in self.tensors:
-            raise DataError(f"{self.path}: no tensor {name}", "the network is not the one that was saved")
-        if rect not in Rect.whole(self.tensors[name].dim) or out.shape != rect.size:
-            raise ValueError(f"{name}: {rect} does not fit {self.tensors[name].dim} or an array of {out.shape}")
+        dim = self.dim(name)
+        if rect not in Rect.whole(dim) or out.shape != rect.size:
+            raise ValueError(f"{name}: {rect} does not fit {dim} or an array of {out.shape}")
         missing = [rect] if rect else []
         for shard in self._shards[name]:
             for part in (rest.intersect(shard.rect) for rest in missing):
@@ -228,14 +254,14 @@ class Checkpoint:
             for shard in shards:
                 self._check(shard)
 
-    def _values(self, shard: Shard) -> Array:
+    def _values(self, shard: Stored) -> Array:
         self._check(shard)
         with faults(self.path / shard.file):
             dtype = np.dtype(shard.dtype).newbyteorder("<")
             flat = np.memmap(self.path / shard.file, dtype, "r", shard.offset, (shard.rect.volume,))
             return flat.reshape(shard.rect.size)
 
-    def _check(self, shard: Shard) -> None:
+    def _check(self, shard: Stored) -> None:
         if shard in self._sound:
             return
         path = self.path / shard.file
@@ -270,13 +296,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(folder, step, meta, shards)
 
 
-def _parse(index: Path, body: bytes) -> tuple[int, dict[str, Any], list[Shard]]:
+def _parse(index: Path, body: bytes) -> tuple[int, dict[str, Any], list[Stored]]:
     try:
         tree = json.loads(body)
         kind = f"{tree['format']} {tree['version']}"
         if kind != f"{FORMAT} {VERSION}":
             raise DataError(f"{index}: a {kind}", f"this version of dgraph reads {FORMAT} {VERSION}")
-        return int(tree["step"]), dict(tree["meta"]), [*map(Shard.of, tree["shards"])]
+        return int(tree["step"]), dict(tree["meta"]), [*map(Stored.of, tree["shards"])]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{index}: not the index of a checkpoint", str(error)) from error
 
@@ -284,7 +310,7 @@ def _parse(index: Path, body: bytes) -> tuple[int, dict[str, Any], list[Shard]]:
 def _find(path: Path) -> Path:
     """The folder of the checkpoint that `path` means."""
     with faults(path):
-        for folder in (path, path / "checkpoint"):
+        for folder in (path, path / "checkpoints"):
             if (folder / INDEX).exists():
                 return folder
             if folder.is_dir() and (committed := _committed(folder)):
@@ -294,10 +320,10 @@ def _find(path: Path) -> Path:
     raise DataError(f"{path}: no such checkpoint")
 
 
-def _check_files(folder: Path, shards: Iterable[Shard]) -> None:
+def _check_files(folder: Path, shards: Iterable[Stored]) -> None:
     """Whether the shards fill their files, plain ones, without gap, overlap or rest."""
 
-    def place(shard: Shard) -> tuple[str, int]:
+    def place(shard: Stored) -> tuple[str, int]:
         return shard.file, shard.offset
 
     for name, group in groupby(sorted(shards, key=place), key=lambda shard: shard.file):
@@ -310,7 +336,7 @@ def _check_files(folder: Path, shards: Iterable[Shard]) -> None:
             raise DataError(f"{folder / name}: {facts.st_size} bytes instead of {end}", "the file is damaged")
 
 
-def _end(path: Path, shards: Iterator[Shard]) -> int:
+def _end(path: Path, shards: Iterator[Stored]) -> int:
     end = 0
     for shard in shards:
         if shard.offset != end:

@@ -15,13 +15,18 @@ from typing import BinaryIO
 from dgraph.error import DataError
 
 
+def fault(path: str | Path, error: OSError) -> DataError:
+    """What the system says of a file that cannot be read or written (`path`, where the system names none)."""
+    return DataError(f"{error.filename or path}: {error.strerror or error}")
+
+
 @contextmanager
 def faults(path: Path) -> Iterator[None]:
-    """Turn what the system says of a file into a DataError that names it (`path`, where the system names none)."""
+    """Turn what goes wrong with a file into a DataError that names it."""
     try:
         yield
     except OSError as error:
-        raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
+        raise fault(path, error) from error
 
 
 def sync_folder(folder: Path) -> None:

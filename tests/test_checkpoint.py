@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgraph.checkpoint import _frame, open_checkpoint, write_checkpoint
+from dgraph.checkpoint import Shard, _frame, open_checkpoint, write_checkpoint
 from dgraph.error import DataError
 from dgraph.random import uniform
 from dgraph.rect import Rect, share
@@ -41,7 +41,7 @@ def tiles(dim, mesh):
 
 
 def alone(folder, step, shards, meta=META, **more):
-    write_checkpoint(folder, step, shards, meta, 0, 1, lambda: None, lambda part: [part], **more)
+    write_checkpoint(folder, step, shards, meta, 0, 1, lambda part: [part], lambda: None, **more)
 
 
 def write_by_threads(folder, step, shards_of_ranks, keep=2):
@@ -55,7 +55,7 @@ def write_by_threads(folder, step, shards_of_ranks, keep=2):
             barrier.wait()
             return [parts[r] for r in range(size)] if rank == 0 else None
 
-        write_checkpoint(folder, step, shards_of_ranks[rank], META, rank, size, barrier.wait, gather, keep)
+        write_checkpoint(folder, step, shards_of_ranks[rank], META, rank, size, gather, barrier.wait, keep)
 
     with ThreadPoolExecutor(size) as pool:
         list(pool.map(rank_main, range(size)))
@@ -64,7 +64,7 @@ def write_by_threads(folder, step, shards_of_ranks, keep=2):
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 1, 2), (1, 3, 1), (5, 2, 1), (1, 1, 11)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_any_mesh_reads_what_any_other_wrote(tmp_path, mesh, dtype):
-    pieces = [[("W", DIM, rect, values(rect, dtype=dtype))] for rect in tiles(DIM, mesh)]
+    pieces = [[Shard("W", DIM, rect, values(rect, dtype=dtype))] for rect in tiles(DIM, mesh)]
     write_by_threads(tmp_path, 7, pieces)
     checkpoint = open_checkpoint(tmp_path)
     assert (checkpoint.step, checkpoint.meta) == (7, META)
@@ -87,7 +87,7 @@ def test_overlapping_shards_and_any_rect(tmp_path_factory, data):
 
     rects = [rect() for _ in range(data.draw(st.integers(0, 4)))]
     folder = tmp_path_factory.mktemp("checkpoint")
-    alone(folder, 0, [("W", DIM, r, values(r)) for r in [*rects, Rect((0, 0, 0), (12, 5, 4))]])
+    alone(folder, 0, [Shard("W", DIM, r, values(r)) for r in [*rects, Rect((0, 0, 0), (12, 5, 4))]])
     wanted = rect()
     out = np.full(wanted.size, np.nan)
     covered = np.zeros(DIM, bool)
@@ -104,7 +104,7 @@ def test_overlapping_shards_and_any_rect(tmp_path_factory, data):
 def test_arrays_of_any_strides_and_no_dimensions(tmp_path):
     turned = np.asfortranarray(values(Rect.whole(DIM)))
     scalar = np.array(4.5)
-    alone(tmp_path, 1, [("W", DIM, Rect.whole(DIM), turned), ("t", (), Rect((), ()), scalar)])
+    alone(tmp_path, 1, [Shard("W", DIM, Rect.whole(DIM), turned), Shard("t", (), Rect((), ()), scalar)])
     checkpoint = open_checkpoint(tmp_path)
     frame = np.zeros((12, 5, 18), np.float64)
     checkpoint.read("W", Rect.whole(DIM), frame[:, :, ::2])
@@ -118,7 +118,7 @@ def test_an_array_is_streamed(tmp_path):
     whole = Rect.whole((4096, 4096))
     array = np.ones((4096, 4096), np.float32).T
     tracemalloc.start()
-    alone(tmp_path, 1, [("W", whole.size, whole, array)])
+    alone(tmp_path, 1, [Shard("W", whole.size, whole, array)])
     checkpoint = open_checkpoint(tmp_path)
     checkpoint.read("W", whole, array)
     peak = tracemalloc.get_traced_memory()[1]
@@ -135,9 +135,9 @@ def test_only_the_newest_are_kept_and_leftovers_cleared(tmp_path):
     (tmp_path / "step-000009.tmp").mkdir()
     (tmp_path / "notes.tmp").mkdir()
     for step in (1, 2, 3, 4):
-        alone(tmp_path, step, [("W", DIM, rect, values(rect))], keep=3)
+        alone(tmp_path, step, [Shard("W", DIM, rect, values(rect))], keep=3)
     assert names(tmp_path) == ["notes.tmp", "step-000002", "step-000003", "step-000004"]
-    alone(tmp_path, 3, [("W", DIM, rect, values(rect) + 1)], keep=3)
+    alone(tmp_path, 3, [Shard("W", DIM, rect, values(rect) + 1)], keep=3)
     assert names(tmp_path) == ["notes.tmp", "step-000002", "step-000003", "step-000003.1"]
     out = np.empty(DIM)
     open_checkpoint(tmp_path).read("W", rect, out)
@@ -147,10 +147,10 @@ def test_only_the_newest_are_kept_and_leftovers_cleared(tmp_path):
 def test_a_run_folder_or_one_checkpoint_will_do(tmp_path):
     rect = Rect.whole(DIM)
     for step in (1, 2):
-        alone(tmp_path / "checkpoint", step, [("W", DIM, rect, values(rect))])
+        alone(tmp_path / "checkpoints", step, [Shard("W", DIM, rect, values(rect))])
     assert open_checkpoint(tmp_path).step == 2
-    assert open_checkpoint(tmp_path / "checkpoint").step == 2
-    assert open_checkpoint(tmp_path / "checkpoint" / "step-000001").step == 1
+    assert open_checkpoint(tmp_path / "checkpoints").step == 2
+    assert open_checkpoint(tmp_path / "checkpoints" / "step-000001").step == 1
 
 
 def committed(tmp_path):
@@ -161,8 +161,8 @@ def committed(tmp_path):
         tmp_path,
         120,
         [
-            [("W", DIM, left, values(left)), ("b", (3,), other, values(other, (3,), "b", "float64"))],
-            [("W", DIM, right, values(right))],
+            [Shard("W", DIM, left, values(left)), Shard("b", (3,), other, values(other, (3,), "b", "float64"))],
+            [Shard("W", DIM, right, values(right))],
         ],
     )
     return tmp_path / "step-000120"
@@ -276,14 +276,14 @@ CHILD = """
 import sys
 from pathlib import Path
 import numpy as np
-from dgraph.checkpoint import write_checkpoint
+from dgraph.checkpoint import Shard, write_checkpoint
 from dgraph.rect import Rect
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 whole = Rect.whole((300, 500))
 while True:
     array = np.full(whole.size, step, np.float32)
-    shards = [("W", whole.size, whole, array), ("b", whole.size, whole, array)]
-    write_checkpoint(folder, step, shards, {"value": step}, 0, 1, lambda: None, lambda part: [part])
+    shards = [Shard("W", whole.size, whole, array), Shard("b", whole.size, whole, array)]
+    write_checkpoint(folder, step, shards, {"value": step}, 0, 1, lambda part: [part], lambda: None)
     print(step, flush=True)
     step += 1
 """
