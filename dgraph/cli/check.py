@@ -21,9 +21,8 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     for finding in findings[:SHOWN_FINDINGS]:
         print(finding)
     if not findings:
-        print(
-            f"ok: {program.ranks} ranks, {len(program.graph.ops)} ops; peak {as_bytes(max(peaks))} on a rank, {as_bytes(sum(peaks))} in all"
-        )
+        memory = f"peak {as_bytes(max(peaks))} on a rank, {as_bytes(sum(peaks))} in all"
+        print(f"ok: {program.ranks} ranks, {len(program.graph.ops)} ops; {memory}")
     if as_json:
         shown = [
             {

@@ -74,10 +74,9 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
 
 def _say(result: Mapping[str, Any], as_json: bool) -> None:
     for name in ("train", "validation", "test"):
-        if result[name]:
-            print(
-                f"{name}: loss {result[name]['loss']:.4f}  accuracy {result[name]['accuracy']:.4f}  ({result[name]['samples']} samples)"
-            )
+        found = result[name]
+        if found:
+            print(f"{name}: loss {found['loss']:.4f}  accuracy {found['accuracy']:.4f}  ({found['samples']} samples)")
     print(f"{result['steps']} steps in {result['seconds']:.2f} s; run folder {result['run']}")
     if as_json:
         result_line(result)
