@@ -13,12 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from dgraph.autodiff import add_gradients
-from dgraph.config import Adam, Config
+from dgraph.config import Adam, Config, plain_node, plain_parameter
 from dgraph.data import DataSpec, Description, describe
 from dgraph.error import CheckError, ConfigError, DgraphError
-from dgraph.graph.build import build_graph
+from dgraph.graph.build import build_graph, specs_of
 from dgraph.graph.node import Graph
-from dgraph.graph.text import graph_values
 from dgraph.kernels.numpy import KERNELS, UPDATES
 from dgraph.layout import Layout, Mesh, assign_layout
 from dgraph.models import expand
@@ -76,9 +75,18 @@ class Program:
         if findings:
             raise CheckError(str(findings[0]), f"{len(findings)} findings; dgraph check shows all")
 
+    def expanded(self) -> dict[str, Any]:
+        """The config in its node form: every node and parameter declared, no layers. It loads back to the same graph."""
+        nodes, parameters = specs_of(self.forward)
+        values = {key: value for key, value in self.config.resolved().items() if key != "layers"}
+        return values | {
+            "nodes": [plain_node(spec) for spec in nodes],
+            "parameters": {spec.name: plain_parameter(spec) for spec in parameters},
+        }
+
     def digest(self) -> str:
         """A hash of all that ranks must agree on: nodes, rects of all ranks, dtype, seed, optimizer."""
-        digest = hashlib.sha256(repr(graph_values(self.forward)).encode())
+        digest = hashlib.sha256(repr(self.expanded()).encode())
         for part in self._parts():
             digest.update(part)
         return digest.hexdigest()
@@ -158,7 +166,7 @@ def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
     for rank in ranks:
         plan = program.plan(rank)
         schedule = program.schedule(plan)
-        tensors = {}
+        tensors: dict[str, dict[str, Any]] = {}
         for name, transfer in plan.transfers.items():
             tensors[name] = {
                 "kind": transfer.kind,

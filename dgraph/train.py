@@ -250,7 +250,8 @@ def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
         values = worker.train_step(batches.indices(epoch, at), options.recorder)
         if values is not None:
             metrics.add(values)
-            if worker.step % config.train.log_every == 0 or worker.step == steps:
+            every = config.train.log_every
+            if every and (worker.step % every == 0 or worker.step == steps):
                 _report_step(worker, options, values, epoch, steps, start)
         if (at + 1 == batches.steps) or worker.step == steps:
             _end_of_epoch(worker, options, metrics, epoch + 1, worker.step == steps)

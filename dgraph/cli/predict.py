@@ -49,7 +49,7 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
         if found is not None:
             classes = found["probability"].argmax(axis=1)
             content = io.BytesIO()
-            np.savez(content, **found, **{"class": classes})
+            np.savez(content, allow_pickle=False, **found, **{"class": classes})
             replace(Path(output), content.getvalue())
             print(f"{len(found['index'])} predictions in {output}")
             if as_json:

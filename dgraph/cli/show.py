@@ -6,12 +6,10 @@ import json
 from collections.abc import Sequence
 
 import click
-import yaml
 
 from dgraph.cli.face import as_bytes, result_line
 from dgraph.cli.option import planned, rank_option, require_rank
-from dgraph.config import load_config, resolved
-from dgraph.graph.text import graph_values
+from dgraph.config import load_config, to_yaml
 from dgraph.layout.dump import dump, dump_text
 from dgraph.ops import OPS
 from dgraph.program import Program, compile_config, plan_summary
@@ -30,8 +28,8 @@ def command(
     """Print one stage of CONFIG; `--stage graph` is the expanded node form, a config that loads back to the same graph."""
     loaded = load_config(config, overrides, ranks)
     if stage == "config":
-        values = resolved(loaded)
-        print(yaml.safe_dump(values, sort_keys=False, width=120), end="")
+        values = loaded.resolved()
+        print(to_yaml(values), end="")
     else:
         program = compile_config(loaded)
         values = _stage(program, stage, require_rank(rank or 0, program.ranks))
@@ -42,9 +40,8 @@ def command(
 def _stage(program: Program, stage: str, rank: int) -> dict[str, object]:
     """Prints a stage of one rank, and gives it as plain values."""
     if stage == "graph":
-        values = resolved(program.config) | graph_values(program.forward)
-        values.pop("layers", None)
-        print(yaml.safe_dump(values, sort_keys=False, width=120), end="")
+        values = program.expanded()
+        print(to_yaml(values), end="")
         return values
     if stage == "layout":
         print(dump_text(program.layout, rank, OPS), end="")

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from dgraph.cli.face import Progress, result_line
 from dgraph.cli.option import config_argument, json_option, ranks_option, set_option, start_ranks
-from dgraph.config import load_config, resolved
+from dgraph.config import load_config, to_yaml
 from dgraph.layout.dump import dump_text
 from dgraph.ops import OPS
 from dgraph.program import compile_config, plan_summary
@@ -96,7 +95,7 @@ class Folder:
         if self._run is None:
             return
         program = worker.program
-        self._run.write_text("config.yaml", yaml.safe_dump(resolved(program.config), sort_keys=False, width=120))
+        self._run.write_text("config.yaml", to_yaml(program.config.resolved()))
         few = range(min(program.ranks, 64))
         self._run.write_text("plan.json", json.dumps(plan_summary(program, few), indent=1) + "\n")
         facts = environment() | {"mpi": self._communicator.library, "ranks": self._communicator.size}

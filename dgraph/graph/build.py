@@ -40,6 +40,27 @@ def build_graph(name: str, specs: Sequence[NodeSpec], parameters: Sequence[Param
     return Graph(name, MappingProxyType(ops), MappingProxyType(tensors))
 
 
+def specs_of(graph: Graph) -> tuple[tuple[NodeSpec, ...], tuple[ParameterSpec, ...]]:
+    """The specs that give a forward graph again: every name, port and attribute spelt out."""
+    nodes = tuple(
+        NodeSpec(
+            node.name,
+            node.op,
+            node.inputs,
+            node.outputs,
+            MappingProxyType({key: value for key, value in node.attributes.items() if value is not None}),
+            node.split,
+            node.pieces,
+        )
+        for node in graph.ops.values()
+    )
+    parameters = tuple(
+        ParameterSpec(p.name, *(p.attributes[key] for key in ("init", "update", "update_split", "shard")))
+        for p in graph.parameters
+    )
+    return nodes, parameters
+
+
 def closest(word: str, words: Iterable[str]) -> str:
     """A hint: the nearest of `words`, or all of them."""
     known = sorted(words)
