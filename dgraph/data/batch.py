@@ -1,0 +1,109 @@
+"""Which samples make a batch, and the part of a batch that a rank needs.
+
+In: how many samples, a seed, epoch and step. Out: global indices of samples; values and labels in arrays that are there
+already. Promise: indices are a function of (seed, epoch, step) alone, the same on every rank, without a word between ranks. A
+rank reads only what its rect needs.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from dgraph.block import blocks
+from dgraph.data.spec import Array, DataSpec, Source
+from dgraph.error import ConfigError
+from dgraph.random import permutation
+from dgraph.rect import Rect
+
+SUBSETS = ("train", "validation", "test")
+MISSING = -1
+"""The index of a sample that a last, partial batch lacks, and its label; its values are 0."""
+BITE = 1 << 20
+
+
+def subset(spec: DataSpec, samples: int, name: str) -> Array:
+    """Indices (int64, ascending) of the samples of train, validation or test.
+
+    The three are disjoint, cut from one permutation of all samples; each has its share, rounded.
+    Raises ConfigError for shares that are negative or sum to more than 1, ValueError for another name.
+    """
+    if min(spec.shares) < 0 or sum(spec.shares) > 1 + 1e-9:
+        raise ConfigError(f"shares {list(spec.shares)} do not fit", "none is negative, their sum is at most 1")
+    place = SUBSETS.index(name)
+    first, last = (min(samples, round(samples * sum(spec.shares[:n]))) for n in (place, place + 1))
+    return np.sort(permutation(spec.seed, "data subset", 0, samples)[first:last])
+
+
+class Batches:
+    """The batches of an epoch over some samples; the last one may be partial.
+
+    `indices` (int64) are those of the samples, `batch` (>= 1) is how many a step takes, `shuffle` gives every epoch an order of
+    its own.
+    """
+
+    def __init__(self, indices: Array, batch: int, shuffle: bool, seed: int) -> None:
+        self._chosen, self._batch, self._shuffle, self._seed = indices, batch, shuffle, seed
+        self._epoch = -1
+        self._order = indices
+
+    @property
+    def samples(self) -> int:
+        """How many samples an epoch has."""
+        return len(self._chosen)
+
+    @property
+    def steps(self) -> int:
+        """How many batches an epoch has, the partial one included."""
+        return -(-self.samples // self._batch)
+
+    def indices(self, epoch: int, step: int) -> Array:
+        """The samples of a step (from 0) of an epoch (from 0), int64 [batch]; -1 for those that a partial batch lacks.
+
+        The order of the last epoch asked for is kept. Raises ValueError for a step that the epoch does not have.
+        """
+        if not 0 <= step < self.steps:
+            raise ValueError(f"step {step} of {self.steps}")
+        if self._shuffle and epoch != self._epoch:
+            self._order = self._chosen[permutation(self._seed, "batch order", epoch, self.samples)]
+            self._epoch = epoch
+        chosen = self._order[step * self._batch : (step + 1) * self._batch]
+        return np.pad(chosen, (0, self._batch - len(chosen)), constant_values=MISSING)
+
+
+def fill(source: Source, indices: Array, raw: tuple[Array, Rect] | None, labels: tuple[Array, Rect] | None) -> None:
+    """Write a rank's part of the batch of these samples (int64 [batch], -1: none) into its arrays, of any strides.
+
+    `raw` is an array and its rect [n, c, spatial...] of the batch's values, `labels` an array and its rect [n] of its labels; each
+    array has exactly its rect's shape. Reads only what the rects need, some megabytes at a time. A sample that is not there
+    gets zeros and the label -1. Raises DataError if the source cannot be read.
+    """
+    if raw is not None and raw[1]:
+        _fill_raw(source, indices, *raw)
+    if labels is not None and labels[1]:
+        out, rect = labels
+        _check(out, rect, (len(indices),))
+        chosen = indices[rect.slices()]
+        out[...] = MISSING
+        there = chosen != MISSING
+        out[there] = source.labels(chosen[there])
+
+
+def _fill_raw(source: Source, indices: Array, out: Array, rect: Rect) -> None:
+    _check(out, rect, (len(indices), *source.shape))
+    sample = Rect(rect.start[1:], rect.size[1:])
+    for block in blocks(rect.size[:1], max(1, BITE // prod(sample.size))):
+        chosen = indices[block.shift(rect.start[:1]).slices()]
+        part = out[block.slices()]
+        there = chosen != MISSING
+        if there.all():
+            part[...] = source.read(chosen, sample)
+        else:
+            part[...] = 0
+            part[there] = source.read(chosen[there], sample)
+
+
+def _check(out: Array, rect: Rect, dim: tuple[int, ...]) -> None:
+    if out.shape != rect.size or len(dim) != rect.ndim or rect not in Rect.whole(dim):
+        raise ValueError(f"{rect} of a batch {dim} does not fit an array of {out.shape}")
