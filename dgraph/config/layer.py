@@ -1,7 +1,7 @@
 """Readers of layers, nodes and parameters.
 
-In: trees. Out: `LayerConfig`, `NodeSpec`, `ParameterSpec`. Promise: names are unique, a layer has exactly one kind and no
-key that does not go with it; whether letters, tensors and attributes exist is for the graph to say.
+In: trees. Out: `LayerConfig`, `NodeSpec`, `ParameterSpec`. Promise: names are unique, a layer has exactly one kind and
+no key that does not go with it; whether letters, tensors and attributes exist is for the graph to say.
 """
 
 from __future__ import annotations

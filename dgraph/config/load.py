@@ -1,7 +1,7 @@
 """From a file to a `Config`.
 
-In: a path or text, overrides, the number of ranks. Out: a `Config`. Promise: whatever is wrong is one ConfigError with the
-place of the first fault; nothing is read but the one file, nothing is written.
+In: a path or text, overrides, the number of ranks. Out: a `Config`. Promise: whatever is wrong is one ConfigError with
+the place of the first fault; nothing is read but the one file, nothing is written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = (), ran
     ----------
     path : the YAML file, UTF-8, at most 8 MiB.
     overrides : `key.path=value` each, applied in order before validation.
-    ranks : how many ranks were started: must be those of the mesh, or fixes its `auto` axis. None: not known (`auto` is 1).
+    ranks : how many ranks were started: must be those of the mesh, or fixes its `auto` axis. None: not known, and
+        `auto` is 1.
 
     Raises ConfigError for the first fault. Not collective: every rank reads the file.
     """
@@ -96,7 +97,8 @@ def _fit_mesh(axes: Axes, ranks: int | None, place: Place) -> Mapping[str, int]:
         auto = ranks // known
     elif ranks is not None and ranks != known:
         what = f"mesh {shown} has {known} rank{'s' * (known != 1)}, but {ranks} were started"
-        raise ConfigError(what, f"start {known}, or set an axis to auto", place)
+        remedy = "set an axis to auto" if axes else "write mesh: {x: auto}"
+        raise ConfigError(what, f"start {known}, or {remedy}", place)
     return MappingProxyType({axis: size or auto for axis, size in axes.items()})
 
 

@@ -4,8 +4,8 @@ In: paths such as `layers.L0.split.H`, overrides such as `mesh={y: 1, x: 3}`. Ou
 replaced. Promise: trees are never changed in place (aliases share them); every fault is a ConfigError that names the
 override.
 
-A step of a path is a key (which may itself hold dots: the longest key that is there wins), the number of a list item, or
-the `name` of one. Quotes keep a step with dots whole: `parameters."L0.W".init=he`.
+A step of a path is a key (which may itself hold dots: the longest key that is there wins), the number of a list item,
+or the `name` of one. Quotes keep a step with dots whole: `parameters."L0.W".init=he`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Specs back to plain values, and plain values to YAML.
 
-In: node and parameter specs, splits. Out: dicts, lists and scalars that, dumped, load back to equal specs. Promise: the text
-is read the same by YAML 1.1 and 1.2 readers, and has no anchors.
+In: node and parameter specs, splits. Out: dicts, lists and scalars that, dumped, load back to equal specs. Promise: the
+text is read the same by YAML 1.1 and 1.2 readers, and has no anchors.
 """
 
 from __future__ import annotations

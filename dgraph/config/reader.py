@@ -1,7 +1,7 @@
 """Readers: from a tree to a checked value.
 
-In: a `Tree` and its path. Out: plain and frozen values. Promise: strict (`"3"`, `1.0` and `true` are not integers; an integer
-is accepted as a number); unknown keys are refused; every fault is a ConfigError with the place and path of the value.
+In: a `Tree` and its path. Out: plain and frozen values. Promise: strict (`"3"`, `1.0` and `true` are not integers; an
+integer is accepted as a number); unknown keys are refused; every fault is a ConfigError with the place and path of the value.
 A reader is a function of tree and path; the functions here make readers, so that a schema is a table of them.
 """
 

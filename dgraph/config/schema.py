@@ -1,7 +1,7 @@
 """What a configuration says, as frozen types.
 
-In: values that the readers have checked. Out: `Config` and its parts. Promise: immutable, mappings included; two configs are
-equal if they say the same, wherever it stands in their files.
+In: values that the readers have checked. Out: `Config` and its parts. Promise: immutable, mappings included; two configs
+are equal if they say the same, wherever it stands in their files.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AffineConfig:
-    """`a * x + b`: `scale` says whether there is an `a`; `bias` which letters `b` spans (`all`: C and spatial; None: no b)."""
+    """`a * x + b`: whether there is an `a`, and which letters `b` spans (`all`: C and spatial; None: there is no b)."""
 
     scale: bool
     bias: str | None

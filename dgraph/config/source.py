@@ -1,7 +1,7 @@
 """YAML text to a tree of values that know where they stand.
 
-In: the text of one YAML document. Out: `Tree`, every value, key and list item with its line and column. Promise: built from
-parser events with a stack of its own, so neither deep nesting nor aliases can exhaust anything; scalars follow the
+In: the text of one YAML document. Out: `Tree`, every value, key and list item with its line and column. Promise: built
+from parser events with a stack of its own, so neither deep nesting nor aliases can exhaust anything; scalars follow the
 YAML 1.2 core rules (`1e-3` is a number; `yes`, `on` and `1_000` are strings); every fault is one `ConfigError`.
 """
 
@@ -200,9 +200,9 @@ def show(tree: Tree) -> str:
     if isinstance(value, str):
         return f"the string {quote(value)}"
     if isinstance(value, list):
-        return "a list"
+        return f"a list of {len(value)}" if value else "an empty list"
     if isinstance(value, dict):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return repr(value)
