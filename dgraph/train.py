@@ -77,7 +77,11 @@ class Worker:
         self.indices = np.full(self.program.config.data.batch, -1, dtype=np.int64)
 
     def _feed(self, places: Mapping[str, tuple[Array, Rect]]) -> None:
-        fill(self.source, self.indices, places.get("raw_data"), places.get("labels"))
+        labels = places.get("labels")
+        if labels is not None:
+            array, rect = labels
+            labels = array[(slice(None), *(0,) * (array.ndim - 1))], Rect(rect.start[:1], rect.size[:1])
+        fill(self.source, self.indices, places.get("raw_data"), labels)
 
     def where(self) -> str:
         """What this rank is at, for the report of a failure."""

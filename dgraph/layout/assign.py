@@ -126,7 +126,15 @@ def _share(node: OpNode, graph: Graph, record: Op, ops: Mapping[str, OpLayout], 
         return share_of_split(node, record, mesh)
     port, tensor = data[0]
     writer, written_port = graph.writers[tensor][0]
-    return share_of_input(node, port, ops[writer].fields[written_port], mesh)
+    return share_of_input(node, port, _nominal(ops[writer], written_port), mesh)
+
+
+def _nominal(writer: OpLayout, port: str) -> Field:
+    """The rects on which a result is written, whether or not a rank has a part in the sums behind it: a rank whose share of a
+    summed label is empty is among the replicas of what follows, like the others."""
+    index, dim = writer.node.port_map(port), writer.node.access.dims[port]
+    labels = {name for expression in index for name, _ in expression.terms}
+    return reduce(Field.hull, (image_field(index, labels, piece, dim) for piece in writer.share.pieces))
 
 
 def _op_layout(node: OpNode, share: Share) -> OpLayout:
@@ -134,7 +142,7 @@ def _op_layout(node: OpNode, share: Share) -> OpLayout:
     for port in dict.fromkeys(port for port, _ in (*node.inputs, *node.outputs)):
         index, dim = node.port_map(port), node.access.dims.get(port.removesuffix(".delta"))
         if index and dim is not None:
-            images = (image_field(index, share.access.space, piece, dim) for piece in share.pieces)
+            images = (image_field(index, share.access.space.labels, piece, dim) for piece in share.pieces)
             fields[port] = reduce(Field.hull, images)
     return OpLayout(node, share, fields, {})
 

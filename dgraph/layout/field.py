@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dgraph.graph.access import Map, Space
+from dgraph.graph.access import Map
 from dgraph.graph.node import Dim
 from dgraph.rect import Rect
 
@@ -186,8 +186,9 @@ class Field:
         )
 
 
-def image_field(index: Map, space: Space, piece: Mapping[str, Interval], dim: Dim) -> Field:
-    """The rects that a piece of every rank touches under a map: `dgraph.graph.access.image` for all ranks."""
+def image_field(index: Map, labels: Iterable[str], piece: Mapping[str, Interval], dim: Dim) -> Field:
+    """The rects that a piece of every rank touches under a map: `dgraph.graph.access.image` for all ranks. It is empty where
+    one of `labels` is (all labels of the space, for what a rank really touches)."""
     intervals = []
     for expression, extent in zip(index, dim, strict=True):
         start: Any = np.full_like(next(iter(piece.values())).start, expression.offset, shape=(1,) * _ndim(piece))
@@ -197,7 +198,7 @@ def image_field(index: Map, space: Space, piece: Mapping[str, Interval], dim: Di
             stop = stop + coefficient * (piece[name].stop - 1)
         intervals.append(Interval(np.maximum(start, 0), np.minimum(stop + 1, extent)))
     empty: Any = np.zeros((1,) * _ndim(piece), dtype=np.bool_)
-    for name in space.labels:
+    for name in labels:
         if piece[name].empty().any():
             empty = empty | piece[name].empty()
     return Field.of(dim, intervals, empty)
