@@ -50,8 +50,15 @@ def run_steps(config: Config, steps: int) -> Outcome:
 
 
 def one_rank(config: Config) -> Config:
-    """The same config on a mesh of one rank."""
-    return replace(config, mesh=MappingProxyType(dict.fromkeys(config.mesh, 1)))
+    """The same network on a mesh of one rank: no splits."""
+    return replace(
+        config,
+        mesh=MappingProxyType(dict.fromkeys(config.mesh, 1)),
+        data=replace(config.data, split=None),
+        layers=tuple(replace(layer, split=None, loss_split=None, update_split=None) for layer in config.layers),
+        nodes=tuple(replace(node, split=None) for node in config.nodes),
+        parameters=tuple(replace(parameter, update_split=None) for parameter in config.parameters),
+    )
 
 
 def _run_rank(program: Program, communicator: Communicator, steps: int) -> tuple[list[Array | None], dict[str, Part]]:

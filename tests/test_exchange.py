@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 
 from dgraph.layout.assign import TensorLayout
-from dgraph.plan.check import paint
 from dgraph.plan.make import _transfer
 from dgraph.plan.message import receives, sends
+from dgraph.plan.paint import paint
 from dgraph.runtime.thread import run_threads
 from dgraph.runtime.transfer import BoundTransfer
 from tests.strategies import tensor_layouts

@@ -116,15 +116,18 @@ def assign_layout(graph: Graph, mesh: Mesh, table: Mapping[str, Op], shard: bool
 
 
 def _share(node: OpNode, graph: Graph, record: Op, ops: Mapping[str, OpLayout], mesh: Mesh) -> Share:
-    """A gradient op does the piece of its op; an op without a split follows its first input that is no parameter."""
+    """A gradient op does the piece of its op; an op without a split follows its first input that an op computes, or the data."""
     if node.forward is not None:
         return ops[node.forward].share
-    data = [
-        (port, t) for port, t in node.inputs if graph.tensors[t].role in ("activation", "data") and node.port_map(port)
+    followed = [
+        (port, tensor)
+        for role in ("activation", "data")
+        for port, tensor in node.inputs
+        if graph.tensors[tensor].role == role and node.port_map(port)
     ]
-    if node.split is not None or node.pieces or not data:
+    if node.split is not None or node.pieces or not followed:
         return share_of_split(node, record, mesh)
-    port, tensor = data[0]
+    port, tensor = followed[0]
     writer, written_port = graph.writers[tensor][0]
     return share_of_input(node, port, _nominal(ops[writer], written_port), mesh)
 

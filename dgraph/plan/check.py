@@ -11,7 +11,7 @@ example: rule, node, rect, ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,6 +21,7 @@ from dgraph.layout.assign import Layout, OpLayout
 from dgraph.layout.field import Integers
 from dgraph.plan.make import Plan, Transfer
 from dgraph.plan.message import Messages
+from dgraph.plan.paint import corners, paint
 from dgraph.rect import Rect
 
 
@@ -56,7 +57,7 @@ def check_tiling(layout: Layout, op: OpLayout) -> Iterator[Finding]:
     sizes = layout.mesh.sizes
     places = product(*(range(n) if axis in op.share.axes else (0,) for axis, n in enumerate(sizes)))
     owned = [(place, rect) for place in places for rect in op.share.at(place)]
-    counts, cells = paint(op.node.access.space.whole, _corners([rect for _, rect in owned]))
+    counts, cells = paint(op.node.access.space.whole, corners([rect for _, rect in owned]))
     wrong = np.argwhere(counts != 1)
     if len(wrong):
         rect = cells(wrong[0])
@@ -82,50 +83,11 @@ def check_reads(layout: Layout, plan: Plan, summed: set[str]) -> Iterator[Findin
 
 
 def _contributions(own: Rect, transfer: Transfer | None) -> tuple[Integers, Integers]:
-    starts, stops = _corners([own] if own else [], own.ndim)
+    starts, stops = corners([own] if own else [], own.ndim)
     if transfer is None:
         return starts, stops
     columns = transfer.receives
     return np.concatenate([starts, columns.starts]), np.concatenate([stops, columns.stops])
-
-
-def _corners(rects: Sequence[Rect], ndim: int = 0) -> tuple[Integers, Integers]:
-    if not rects:
-        return np.zeros((0, ndim), dtype=np.int64), np.zeros((0, ndim), dtype=np.int64)
-    return np.array([r.start for r in rects], dtype=np.int64), np.array([r.stop for r in rects], dtype=np.int64)
-
-
-def paint(inside: Rect, corners: tuple[Integers, Integers]) -> tuple[Integers, Callable[[Integers], Rect]]:
-    """How often boxes cover each cell of the grid that all their faces cut out of `inside`; and the rect of a cell.
-
-    Corners are counted with alternating signs and summed up along every dimension (a summed-area table, turned round).
-    """
-    starts, stops = corners
-    cut = [d for d, (a, b) in enumerate(inside.bounds) if (starts[:, d] > a).any() or (stops[:, d] < b).any()]
-    if not cut:
-        return np.full((1,), len(starts), dtype=np.int64), lambda index: inside
-    edges, low, high = [], [], []
-    for d in cut:
-        first, last = inside.bounds[d]
-        left, right = np.clip(starts[:, d], first, last), np.clip(stops[:, d], first, last)
-        faces = np.unique(np.concatenate([left, right, [first, last]]))
-        edges.append(faces)
-        low.append(np.searchsorted(faces, left))
-        high.append(np.searchsorted(faces, right))
-    counts = np.zeros([len(faces) for faces in edges], dtype=np.int64)
-    for corner in product((0, 1), repeat=len(cut)):
-        at = tuple(high[d] if side else low[d] for d, side in enumerate(corner))
-        np.add.at(counts, at, (-1) ** sum(corner))
-    for d in range(len(cut)):
-        np.cumsum(counts, axis=d, out=counts)
-
-    def cell(index: Integers) -> Rect:
-        bounds = list(inside.bounds)
-        for d, faces, i in zip(cut, edges, index, strict=True):
-            bounds[d] = (int(faces[i]), int(faces[i + 1]))
-        return Rect.of(bounds)
-
-    return counts[tuple(slice(0, len(faces) - 1) for faces in edges)], cell
 
 
 def _is_sum(layout: Layout, tensor: str) -> bool:

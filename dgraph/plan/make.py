@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
+
+import numpy as np
 
 from dgraph.layout.assign import Layout, TensorLayout
 from dgraph.layout.field import Mesh
 from dgraph.plan.message import Messages, receives, sends
+from dgraph.plan.paint import corners, paint
 from dgraph.rect import Rect
 
 
@@ -35,11 +39,18 @@ class Transfer:
     def kind(self) -> str:
         return "all_reduce" if self.all_reduce else "messages"
 
-    @property
+    @cached_property
     def overlaps(self) -> bool:
         """Whether anything received falls on what this rank wrote itself, or on what another sends: a sum."""
-        rects = [self.write_rect.intersect(self.read_rect), *(rect for _, rect in self.receives)]
-        return sum(rect.volume for rect in rects) > _union_volume(rects)
+        if not self.read_rect:
+            return False
+        own = self.write_rect.intersect(self.read_rect)
+        starts, stops = corners([own] if own else [], own.ndim)
+        incoming = self.receives
+        counts, _ = paint(
+            self.read_rect, (np.concatenate([starts, incoming.starts]), np.concatenate([stops, incoming.stops]))
+        )
+        return bool(counts.max() > 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +98,3 @@ def _all_reduce_group(tensor: TensorLayout, incoming: Messages, mesh: Mesh, rank
     if members < 2 or len(incoming) != members - 1:
         return None
     return tuple(sorted([rank, *incoming.peers.tolist()]))
-
-
-def _union_volume(rects: list[Rect]) -> int:
-    """The number of elements in at least one of the rects."""
-    seen: list[Rect] = []
-    volume = 0
-    for rect in dict.fromkeys(rects):
-        fresh = [rect]
-        for other in seen:
-            fresh = [part for piece in fresh for part in piece.subtract(other)]
-            if not fresh:
-                break
-        volume += sum(part.volume for part in fresh)
-        seen.append(rect)
-    return volume
