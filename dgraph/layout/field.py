@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -148,12 +149,24 @@ class Field:
         return Field.of(dim, (whole(mesh, n) for n in dim), np.ones((1,) * len(mesh.sizes), dtype=np.bool_))
 
     def at(self, coordinates: Sequence[int]) -> Rect:
-        """The rect of one rank."""
-        return Rect.of(interval.at(coordinates) for interval in self.intervals)
+        """The rect of one rank. Ranks at the same place on the axes that matter share it: it is made once."""
+        place = tuple(coordinates[axis] for axis in self._sorted_axes)
+        rect = self._rects.get(place)
+        if rect is None:
+            rect = self._rects[place] = Rect.of(interval.at(coordinates) for interval in self.intervals)
+        return rect
 
     def axes(self) -> frozenset[int]:
         """The mesh axes on which it depends."""
-        return _axes(a for interval in self.intervals for a in (interval.start, interval.stop))
+        return frozenset(self._sorted_axes)
+
+    @cached_property
+    def _sorted_axes(self) -> tuple[int, ...]:
+        return tuple(sorted(_axes(a for interval in self.intervals for a in (interval.start, interval.stop))))
+
+    @cached_property
+    def _rects(self) -> dict[tuple[int, ...], Rect]:
+        return {}
 
     def hull(self, other: Field) -> Field:
         """The bounding box of both, rank by rank."""

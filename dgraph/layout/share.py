@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -32,9 +33,21 @@ class Share:
 
     def at(self, coordinates: Sequence[int]) -> tuple[Rect, ...]:
         """The non-empty pieces of one rank, as rects over the labels of the space."""
-        labels = self.access.space.labels
-        rects = (Rect.of(piece[name].at(coordinates) for name in labels) for piece in self.pieces)
-        return tuple(rect for rect in rects if rect)
+        place = tuple(coordinates[axis] for axis in sorted(self.axes | self._depends))
+        found = self._rects.get(place)
+        if found is None:
+            labels = self.access.space.labels
+            rects = (Rect.of(piece[name].at(coordinates) for name in labels) for piece in self.pieces)
+            found = self._rects[place] = tuple(rect for rect in rects if rect)
+        return found
+
+    @cached_property
+    def _depends(self) -> frozenset[int]:
+        return frozenset(axis for piece in self.pieces for interval in piece.values() for axis in interval.axes())
+
+    @cached_property
+    def _rects(self) -> dict[tuple[int, ...], tuple[Rect, ...]]:
+        return {}
 
 
 def share_of_split(node: OpNode, record: Op, mesh: Mesh) -> Share:
@@ -175,5 +188,4 @@ def _combine(access: Access, choices: Sequence[Sequence[Piece]], mesh: Mesh) -> 
         for part in combination:
             piece |= part
         pieces.append(piece)
-    axes = frozenset(axis for piece in pieces for interval in piece.values() for axis in interval.axes())
-    return Share(access, tuple(pieces), axes)
+    return Share(access, tuple(pieces), frozenset(a for piece in pieces for i in piece.values() for a in i.axes()))

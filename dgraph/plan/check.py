@@ -73,6 +73,8 @@ def check_reads(layout: Layout, plan: Plan, summed: set[str]) -> Iterator[Findin
         if not read:
             continue
         own = layout.write_rect(name, plan.rank).intersect(read)
+        if transfer is None and own == read:
+            continue
         counts, cells = paint(read, _contributions(own, transfer))
         if not counts.all():
             rect = cells(np.argwhere(counts == 0)[0])
@@ -151,13 +153,11 @@ def _unmatched(name: str, sent: Integers, received: Integers) -> Finding:
 
 
 def _unequal_groups(name: str, transfers: Mapping[int, Transfer]) -> list[Finding]:
+    """Every rank of an all-reduce agrees with the first of its group on who takes part, and the first with every other."""
     for rank, transfer in transfers.items():
-        for peer in transfer.all_reduce or ():
+        group = transfer.all_reduce
+        for peer in () if group is None else group if rank == group[0] else group[:1]:
             other = transfers.get(peer)
-            if other is None or other.all_reduce != transfer.all_reduce:
-                return [
-                    Finding(
-                        "matching", name, None, (rank, peer), "the ranks of an all-reduce disagree on who takes part"
-                    )
-                ]
+            if other is None or other.all_reduce != group:
+                return [Finding("matching", name, None, (rank, peer), "the ranks of an all-reduce disagree on who takes part")]
     return []
