@@ -85,3 +85,17 @@ def in_sequence(steps: Sequence[Step]) -> Action:
             step()
 
     return act
+
+
+def with_buffers(action: Action, elements: int) -> Action:
+    """The action with ufunc buffers of so many elements. Strided operands whose runs are at least that long are then worked on
+    where they lie."""
+
+    def act() -> None:
+        before = np.setbufsize(elements)
+        try:
+            action()
+        finally:
+            np.setbufsize(before)
+
+    return act

@@ -34,11 +34,13 @@ from numpy.lib.stride_tricks import as_strided
 
 from dgraph.graph.access import Map
 from dgraph.kernels.call import Action, Array, Call, Kernel
-from dgraph.kernels.numpy.block import Carver, Step, aligned, blocks, in_sequence
+from dgraph.kernels.numpy.block import Carver, Step, aligned, blocks, in_sequence, with_buffers
 from dgraph.kernels.numpy.view import Operand
 from dgraph.rect import Rect
 
 BUDGET = 4 << 20
+UFUNC_BUFFER = 256
+"""Elements: results are added in shorter runs than NumPy's own 8192, which would copy both operands first."""
 Axes = tuple[int, ...]
 Sizes = list[int]
 
@@ -305,7 +307,7 @@ class Contraction:
             target, first, second = (Operand.of(call, port, arrays[port]) for port in ports)
             product = Product(target, first, second, call.piece, ports[0] in call.accumulate)
             steps += product.steps(scratch, limit)
-        return in_sequence(steps)
+        return with_buffers(in_sequence(steps), UFUNC_BUFFER)
 
     def order(self, call: Call, port: str) -> tuple[int, ...] | None:
         """Activations with n fastest, so that windows are copied in long runs; of a parameter, the dims of which every
