@@ -1,0 +1,14 @@
+"""Local arithmetic in NumPy. `KERNELS`: (op, whether its gradient) -> kernel; `UPDATES`: optimizer -> update."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from dgraph.kernels.call import Kernel
+from dgraph.kernels.numpy import contraction, loss, pointwise, pool
+from dgraph.kernels.numpy.update import UPDATES
+
+KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
+    {key: kernel for family in (contraction, pointwise, pool, loss) for key, kernel in family.KERNELS.items()}
+)
+
+__all__ = ["KERNELS", "UPDATES"]

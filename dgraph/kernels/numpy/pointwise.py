@@ -1,0 +1,198 @@
+"""Element-wise ops: affine and the nonlinearities, forward and gradient.
+
+In: calls whose ports all have the rect of the piece (a and b of affine: the part of it that they span). Out: kernels that go
+once over the operands, in blocks. Promise: a gradient needs the forward op's `output` alone, never its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from dgraph.kernels.call import Action, Array, Call, Kernel
+from dgraph.kernels.numpy.block import Carver, in_sequence
+from dgraph.kernels.numpy.blockwise import Indifferent, Rule, assign_or_add, nbytes, sum_nbytes, sum_of_product
+
+Attributes = Mapping[str, Any]
+MakeRule = Callable[[Attributes], Rule]
+
+
+@dataclass(frozen=True)
+class Pointwise(Indifferent):
+    """`target (+)= rule(reads)`, element by element."""
+
+    make: MakeRule
+    reads: tuple[str, ...]
+    target: str
+
+    def workspace(self, call: Call) -> int:
+        """See `Kernel.workspace`."""
+        return nbytes(1, call.dtype)
+
+    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """See `Kernel.bind`."""
+        inputs = [arrays[port] for port in self.reads]
+        accumulate = self.target in call.accumulate
+        return assign_or_add(self.make(call.attributes), inputs, arrays[self.target], accumulate, Carver(scratch))
+
+
+# --- rules: the result is assigned to `out`
+
+
+def _identity(x: Array, out: Array) -> None:
+    np.copyto(out, x)
+
+
+def _logistic(x: Array, out: Array) -> None:
+    """1 / (1 + exp(-x)); x is cut off where exp(-x) would overflow."""
+    lowest = -88.0 if x.dtype == np.float32 else -709.0
+    np.maximum(x, lowest, out=out)
+    np.negative(out, out=out)
+    np.exp(out, out=out)
+    np.add(out, 1, out=out)
+    np.reciprocal(out, out=out)
+
+
+def _logistic_gradient(y: Array, delta: Array, out: Array) -> None:
+    """delta * y * (1 - y)"""
+    np.subtract(1, y, out=out)
+    np.multiply(out, y, out=out)
+    np.multiply(out, delta, out=out)
+
+
+def _tanh(x: Array, out: Array) -> None:
+    np.tanh(x, out=out)
+
+
+def _tanh_gradient(y: Array, delta: Array, out: Array) -> None:
+    """delta * (1 - y^2)"""
+    np.copyto(out, y)
+    np.multiply(out, out, out=out)
+    np.subtract(1, out, out=out)
+    np.multiply(out, delta, out=out)
+
+
+def _relu(x: Array, out: Array) -> None:
+    np.maximum(x, 0, out=out)
+
+
+def _relu_gradient(y: Array, delta: Array, out: Array) -> None:
+    """delta where y > 0, else 0"""
+    np.greater(y, 0, out=out)
+    np.multiply(out, delta, out=out)
+
+
+def _leaky_relu(slope: float, x: Array, out: Array) -> None:
+    """x where x > 0, else slope * x: the larger of the two, or for slopes above 1 the smaller."""
+    np.multiply(x, slope, out=out)
+    (np.maximum if slope <= 1 else np.minimum)(x, out, out=out)
+
+
+def _leaky_relu_gradient(slope: float, y: Array, delta: Array, out: Array) -> None:
+    """delta where y > 0, else slope * delta"""
+    np.greater(y, 0, out=out)
+    np.multiply(out, 1 - slope, out=out)
+    np.add(out, slope, out=out)
+    np.multiply(out, delta, out=out)
+
+
+def _plain(rule: Rule) -> MakeRule:
+    return lambda attributes: rule
+
+
+def _sloped(rule: Rule) -> MakeRule:
+    return lambda attributes: partial(rule, float(attributes["slope"]))
+
+
+# --- affine
+
+
+def _scale_and_shift(x: Array, a: Array, b: Array, out: Array) -> None:
+    np.multiply(x, a, out=out)
+    np.add(out, b, out=out)
+
+
+def _scale(x: Array, a: Array, out: Array) -> None:
+    np.multiply(x, a, out=out)
+
+
+def _shift(x: Array, b: Array, out: Array) -> None:
+    np.add(x, b, out=out)
+
+
+_AFFINE: Mapping[tuple[str, ...], Rule] = MappingProxyType(
+    {(): _identity, ("a",): _scale, ("b",): _shift, ("a", "b"): _scale_and_shift},
+)
+
+
+def _spread(array: Array, like: Array) -> Array:
+    """The number a, or b, repeated over all of an operand."""
+    return np.broadcast_to(array.reshape((1,) * like.ndim) if array.ndim == 1 else array, like.shape)
+
+
+def _bind_affine(call: Call, arrays: Mapping[str, Array], source: str, target: str, factors: tuple[str, ...],
+                 scratch: Array) -> Action:  # fmt: skip
+    """`target (+)= source`, with those of `factors` that take part."""
+    x, taking_part = arrays[source], tuple(port for port in factors if port in call.rects)
+    inputs = [x, *(_spread(arrays[port], x) for port in taking_part)]
+    accumulate = target in call.accumulate
+    return assign_or_add(_AFFINE[taking_part], inputs, arrays[target], accumulate, Carver(scratch))
+
+
+@dataclass(frozen=True)
+class Affine(Indifferent):
+    """`output = a * input + b`; a is one number (1 if left out), b (0 if left out) is repeated over dims of length 1."""
+
+    def workspace(self, call: Call) -> int:
+        """See `Kernel.workspace`."""
+        return nbytes(1, call.dtype)
+
+    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """See `Kernel.bind`."""
+        return _bind_affine(call, arrays, "input", "output", ("a", "b"), scratch)
+
+
+@dataclass(frozen=True)
+class AffineGradient(Indifferent):
+    """`input.delta = a * output.delta`; the deltas of a and b are sums, in float64 whatever the operands are."""
+
+    def workspace(self, call: Call) -> int:
+        """See `Kernel.workspace`."""
+        return max(nbytes(1, call.dtype), sum_nbytes(call.dtype))
+
+    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """See `Kernel.bind`."""
+        delta = arrays["output.delta"]
+        actions: list[Action] = []
+        if "input.delta" in call.rects:
+            actions.append(_bind_affine(call, arrays, "output.delta", "input.delta", ("a",), scratch))
+        if "a.delta" in call.rects:
+            number = arrays["a.delta"].reshape((1,) * delta.ndim)
+            accumulate = "a.delta" in call.accumulate
+            actions.append(sum_of_product((delta, arrays["input"]), number, accumulate, scratch))
+        if "b.delta" in call.rects:
+            accumulate = "b.delta" in call.accumulate
+            actions.append(sum_of_product((delta,), arrays["b.delta"], accumulate, scratch))
+        return in_sequence(actions)
+
+
+def _pair(name: str, forward: MakeRule, gradient: MakeRule, reads: tuple[str, ...]) -> dict[tuple[str, bool], Kernel]:
+    return {
+        (name, False): Pointwise(forward, ("input",), "output"),
+        (name, True): Pointwise(gradient, (*reads, "output.delta"), "input.delta"),
+    }
+
+
+KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
+    _pair("identity", _plain(_identity), _plain(_identity), ())
+    | _pair("logistic", _plain(_logistic), _plain(_logistic_gradient), ("output",))
+    | _pair("tanh", _plain(_tanh), _plain(_tanh_gradient), ("output",))
+    | _pair("relu", _plain(_relu), _plain(_relu_gradient), ("output",))
+    | _pair("leaky_relu", _sloped(_leaky_relu), _sloped(_leaky_relu_gradient), ("output",))
+    | {("affine", False): Affine(), ("affine", True): AffineGradient()}
+)
