@@ -76,12 +76,27 @@ def check_reads(layout: Layout, plan: Plan, summed: set[str]) -> Iterator[Findin
         if transfer is None and own == read:
             continue
         counts, cells = paint(read, _contributions(own, transfer))
-        if not counts.all():
-            rect = cells(np.argwhere(counts == 0)[0])
-            yield Finding("coverage", name, rect, (plan.rank,), "is read, but nobody writes it")
+        missing = next(
+            (r for r in map(cells, np.argwhere(counts == 0)) if not _is_zero(layout, name, r, plan.rank)), None
+        )
+        if missing is not None:
+            yield Finding("coverage", name, missing, (plan.rank,), "is read, but does not arrive")
         elif name not in summed and counts.max() > 1:
             rect = cells(np.argwhere(counts > 1)[0])
             yield Finding("once", name, rect, (plan.rank,), f"arrives {int(counts.max())} times and is no sum")
+
+
+def _is_zero(layout: Layout, name: str, rect: Rect, rank: int) -> bool:
+    """Whether a part of a gradient is the zero that it was set to: no rank adds to it, as where no window reaches."""
+    tensor = layout.tensors[name]
+    if tensor.node.role != "gradient":
+        return False
+    place = layout.mesh.coordinates(rank)
+    hit = tensor.write.overlaps(rect)
+    for axis, size in enumerate(hit.shape):
+        if axis in tensor.replicas and size > 1:
+            hit = np.take(hit, [place[axis]], axis=axis)
+    return not hit.any()
 
 
 def _contributions(own: Rect, transfer: Transfer | None) -> tuple[Integers, Integers]:
@@ -159,5 +174,9 @@ def _unequal_groups(name: str, transfers: Mapping[int, Transfer]) -> list[Findin
         for peer in () if group is None else group if rank == group[0] else group[:1]:
             other = transfers.get(peer)
             if other is None or other.all_reduce != group:
-                return [Finding("matching", name, None, (rank, peer), "the ranks of an all-reduce disagree on who takes part")]
+                return [
+                    Finding(
+                        "matching", name, None, (rank, peer), "the ranks of an all-reduce disagree on who takes part"
+                    )
+                ]
     return []
