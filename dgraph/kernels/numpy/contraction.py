@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import compress
 from math import prod
 from types import MappingProxyType
 
@@ -192,13 +193,15 @@ class Product:
         sizes = self._sizes(limit)
         needed = self._needed(sizes)
         carver = Carver(scratch)
-        buffers = [
-            carver.take((matrix.volume(sizes),), matrix.operand.array.dtype) if n else None for matrix, n in needed
-        ]
-        first, second = Source(needed[1][0], buffers[1]), Source(needed[2][0], buffers[2])
-        for block in blocks(self.piece, sizes, self._loops(packs_second=needed[2][1])):
+        dtype = self.target.array.dtype
+        result, *packs = (
+            carver.take((matrix.volume(sizes),), dtype) if buffered else None
+            for matrix, buffered in zip(self.matrices, needed, strict=True)
+        )
+        first, second = (Source(matrix, buffer) for matrix, buffer in zip(self.matrices[1:], packs, strict=True))
+        for block in blocks(self.piece, sizes, self._loops(packs_second=needed[2])):
             left, right = first.load(block, steps), second.load(block, steps)
-            self._store(block, left, right, buffers[0], steps)
+            self._store(block, left, right, result, steps)
         return steps
 
     @cached_property
@@ -208,7 +211,7 @@ class Product:
 
     @cached_property
     def groups(self) -> Groups:
-        """The labels' groups; `rows` and `inner` in the memory order of first, the others in that of second."""
+        """The labels' groups; `cols` in the memory order of second, the others in that of first."""
 
         def group(a: Operand, b: Operand, without: Operand | None, by: Operand) -> Axes:
             names = (a.labels & b.labels) - (without.labels if without else frozenset())
@@ -234,22 +237,22 @@ class Product:
             Matrix(self.second, g.batch, g.inner, g.cols),
         )
 
-    def _needed(self, sizes: Sizes) -> list[tuple[Matrix, bool]]:
-        """Target, first and second, each with whether blocks of these sizes need a buffer for it."""
+    def _needed(self, sizes: Sizes) -> list[bool]:
+        """Whether blocks of these sizes need a buffer for target, first and second."""
         block = Rect(self.piece.start, tuple(sizes))
         target, *sources = self.matrices
         whole = all(sizes[axis] == self.piece.size[axis] for axis in self.groups.inner)
         passed = self.is_assigned and whole and target.direct(block) is not None
         return [
-            (target, not passed),
-            *((m, not m.operand.is_inside(self.piece) or m.direct(block) is None) for m in sources),
+            not passed,
+            *(not m.operand.is_inside(self.piece) or m.direct(block) is None for m in sources),
         ]
 
     def _sizes(self, limit: int) -> Sizes:
         """The sizes of blocks whose buffers fit: first `batch` is cut, then the longest group that any buffer has."""
         sizes = list(self.piece.size)
         while True:
-            buffered = [matrix for matrix, needed in self._needed(sizes) if needed]
+            buffered = list(compress(self.matrices, self._needed(sizes)))
             if sum(matrix.nbytes(sizes) for matrix in buffered) <= limit:
                 return sizes
             cut = {axis for matrix in buffered for axis in matrix.axes if sizes[axis] > 1}
