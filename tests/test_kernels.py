@@ -1,7 +1,6 @@
-"""Kernels of element-wise ops, pooling and losses, and the optimizers: against loops over the iteration space, against
+"""Kernels of element-wise ops, pooling and losses: against loops over the iteration space, against
 central differences, pieces against the whole, in any memory order, and without allocating."""
 
-import tracemalloc
 from itertools import pairwise, product
 
 import numpy as np
@@ -9,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgraph.graph.access import image
 from dgraph.kernels.call import Call
-from dgraph.kernels.numpy import KERNELS, UPDATES
+from dgraph.kernels.numpy import KERNELS
 from dgraph.ops import OPS
 from dgraph.rect import Rect
+from tests.problem import BUFFERS, Problem, bound, peak_of, placed
 
 CASES = [
     ("identity", {}, (2, 3, 4, 5)),
@@ -47,96 +46,6 @@ WITH_GRADIENT = [case for case in CASES if case[0] != "evaluate"]
 
 def name_of(case):
     return f"{case[0]}-{len(case[2]) - 2}d" if isinstance(case, tuple) else str(case)
-
-
-class Problem:
-    """One op on small tensors: attributes, access, and random values for every port."""
-
-    def __init__(self, case, dtype="float64", seed=0):
-        self.name, given, self.dim = case
-        self.op, self.dtype = OPS[self.name], dtype
-        spatial = len(self.dim) - 2
-        self.attributes = {k: a.read(given.get(k, a.default), spatial) for k, a in self.op.attributes.items()}
-        labels = (self.dim[0], 1, *self.dim[2:])
-        dims = {"input": self.dim, "probability": self.dim, "labels": labels}
-        self.access = self.op.access(self.attributes, dims)
-        random = np.random.default_rng(seed)
-        self.values = {
-            port: random.normal(size=self.access.dims[port]).astype(dtype)
-            for port in (*self.op.inputs, *self.op.outputs)
-            if port != "params"
-        }
-        if "labels" in self.values:
-            self.values["labels"][:] = random.integers(-1, self.dim[1], labels)
-        if self.name == "evaluate":
-            self.values["probability"] = random.integers(0, 4, self.dim).astype(dtype)
-
-    def reads(self, gradient):
-        rule = self.op.gradient
-        if not gradient:
-            return [port for port in self.op.inputs if port != "params"]
-        seeds = [] if self.op.loss else ["output.delta"]
-        return [*seeds, *(port for port in rule.reads if port != "b")]
-
-    def writes(self, gradient):
-        return [f"{port}.delta" for port in self.op.gradient.of] if gradient else list(self.op.outputs)
-
-    def rect(self, port, piece):
-        plain = port.removesuffix(".delta")
-        return image(self.access.maps[plain], self.access.space, piece, self.access.dims[plain])
-
-    def call(self, gradient, piece, accumulate, without=()):
-        ports = [p for p in (*self.reads(gradient), *self.writes(gradient)) if p not in without]
-        rects = {port: self.rect(port, piece) for port in ports}
-        added = frozenset(self.writes(gradient) if accumulate else ())
-        return Call(self.name, gradient, self.attributes, self.access, piece, rects, added, self.dtype)
-
-    def run(self, gradient=False, pieces=None, accumulate=False, start=np.nan, order=None, without=()):
-        """The written ports after all pieces, which start out as `start`."""
-        results = {
-            port: np.full(self.access.dims[port.removesuffix(".delta")], start, self.dtype)
-            for port in self.writes(gradient)
-        }
-        for piece in pieces or [self.access.space.whole]:
-            call = self.call(gradient, piece, accumulate, without)
-            arrays = {
-                port: placed((self.values | results)[port][rect.slices()], order) for port, rect in call.rects.items()
-            }
-            bound(call, arrays)()
-            for port, rect in call.rects.items():
-                if port in results:
-                    results[port][rect.slices()] = arrays[port]
-        return results
-
-    def with_forward(self):
-        """The same with the forward op's results among the values, and a random delta."""
-        self.values |= self.run()
-        random = np.random.default_rng(7)
-        self.values["output.delta"] = random.normal(size=self.access.dims["output"]).astype(self.dtype)
-        return self
-
-
-def placed(values, order=None):
-    """A copy in a memory order, as every other element of a larger array where an order is given."""
-    if order is None:
-        return values.copy()
-    axes = [d for d in order if d < values.ndim]
-    memory = np.full([2 * values.shape[d] + 1 for d in axes], np.nan, values.dtype)
-    inverse = np.argsort(axes)
-    array = memory[tuple(slice(1, None, 2) for _ in axes)].transpose(inverse)
-    array[...] = values
-    return array
-
-
-def bound(call, arrays):
-    kernel = KERNELS[call.op, call.gradient]
-    return kernel.bind(call, arrays, scratch_of(kernel.workspace(call)))
-
-
-def scratch_of(nbytes):
-    """Exactly so many aligned bytes, none of them a good number."""
-    memory = np.full(nbytes + 64, 0xFF, np.uint8)
-    return memory[-memory.ctypes.data % 64 :][:nbytes]
 
 
 def points(problem):
@@ -407,21 +316,6 @@ LARGE = {
 }
 
 
-BUFFERS = 72 << 10
-"""Bytes of two of numpy's own buffers, which it takes for strided operands, whatever their size, and a few small objects."""
-
-
-def peak_of(action):
-    """Bytes that a second run of an action allocates at most."""
-    action()
-    tracemalloc.start()
-    try:
-        action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize("name", sorted({case[0] for case in CASES}))
 @pytest.mark.parametrize("accumulate", [False, True])
 def test_actions_allocate_nothing(name, accumulate):
@@ -435,65 +329,3 @@ def test_actions_allocate_nothing(name, accumulate):
         arrays = {port: placed((empty | problem.values)[port], (1, 2, 3, 0)) for port in call.rects}
         assert peak_of(bound(call, arrays)) < BUFFERS
         assert KERNELS[name, gradient].workspace(call) <= 1 << 20
-
-
-# --- optimizers
-
-
-def optimize(name, hyper, parameter, gradients, order=None):
-    """The parameter after one step for every gradient, by the kernel."""
-    update = UPDATES[name]
-    parameter, gradient = placed(parameter, order), placed(gradients[0], order)
-    states = {state: placed(np.zeros_like(parameter), order) for state in update.states(hyper)}
-    count = [0]
-    scratch = scratch_of(update.workspace(str(parameter.dtype)))
-    action = update.bind(hyper, parameter, gradient, states, scratch, lambda: count[0])
-    for values in gradients:
-        count[0] += 1
-        gradient[...] = values
-        action()
-    return parameter
-
-
-def by_hand(name, hyper, p, gradients):
-    """The same as written in the books."""
-    m, v = np.zeros_like(p), np.zeros_like(p)
-    for t, g in enumerate(gradients, 1):
-        if name == "sgd":
-            m = hyper.get("momentum", 0) * m + g
-            p = p - hyper["rate"] * m
-        else:
-            b1, b2 = hyper["beta1"], hyper["beta2"]
-            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
-            p = p - hyper["rate"] * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + hyper["epsilon"])
-    return p
-
-
-OPTIMIZERS = [
-    ("sgd", {"rate": 0.1}, ()),
-    ("sgd", {"rate": 0.1, "momentum": 0.0}, ()),
-    ("sgd", {"rate": 0.1, "momentum": 0.9}, ("velocity",)),
-    ("adam", {"rate": 0.01, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-6}, ("m", "v")),
-]
-
-
-@pytest.mark.parametrize(("name", "hyper", "states"), OPTIMIZERS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("order", [None, (2, 0, 1)])
-def test_optimizers(name, hyper, states, dtype, order):
-    assert UPDATES[name].states(hyper) == states
-    random = np.random.default_rng(3)
-    parameter = random.normal(size=(40, 30, 29))
-    gradients = random.normal(size=(5, *parameter.shape))
-    expected = by_hand(name, hyper, parameter, gradients)
-    result = optimize(name, hyper, parameter.astype(dtype), gradients.astype(dtype), order)
-    np.testing.assert_allclose(result, expected, **({"rtol": 1e-12} if dtype == "float64" else {"atol": 1e-5}))
-
-
-@pytest.mark.parametrize(("name", "hyper", "states"), OPTIMIZERS)
-def test_optimizers_allocate_nothing(name, hyper, states):
-    arrays = [np.ones(1 << 20, "float32") for _ in range(2)]
-    kept = {state: np.ones(1 << 20, "float32") for state in states}
-    update = UPDATES[name]
-    action = update.bind(hyper, *arrays, kept, scratch_of(update.workspace("float32")), lambda: 1)
-    assert peak_of(action) < BUFFERS
