@@ -89,14 +89,16 @@ class Engine:
 
     def _run(self, steps: Sequence[Bound], actions: Sequence[Action], recorder: Recorder | None) -> None:
         self._running = steps
-        if recorder is None:
-            for self._position, action in enumerate(actions):
-                action()
-            return
-        for self._position, entry in enumerate(steps):
-            start = perf_counter()
-            entry.action()
-            recorder.span(entry.node, entry.verb, start, perf_counter() - start, entry.nbytes)
+        # A value that is not finite is for the loss to report, once; NumPy would warn of it on every rank and in every kernel.
+        with np.errstate(all="ignore"):
+            if recorder is None:
+                for self._position, action in enumerate(actions):
+                    action()
+                return
+            for self._position, entry in enumerate(steps):
+                start = perf_counter()
+                entry.action()
+                recorder.span(entry.node, entry.verb, start, perf_counter() - start, entry.nbytes)
 
     # --- binding
 
