@@ -19,7 +19,18 @@ import numpy as np
 from dgraph.error import ConfigError
 from dgraph.graph.access import Affine, image
 from dgraph.graph.node import Graph, Op, OpNode, Split, TensorNode
-from dgraph.layout.field import Booleans, Field, Mesh, balanced, cut, flat_index, image_field, whole
+from dgraph.layout.field import (
+    Booleans,
+    Field,
+    Interval,
+    Mesh,
+    balanced,
+    cut,
+    flat_index,
+    image_field,
+    image_interval,
+    whole,
+)
 from dgraph.layout.share import Share, share_of_input, share_of_split
 from dgraph.rect import Rect
 
@@ -129,15 +140,17 @@ def _share(node: OpNode, graph: Graph, record: Op, ops: Mapping[str, OpLayout], 
         return share_of_split(node, record, mesh)
     port, tensor = followed[0]
     writer, written_port = graph.writers[tensor][0]
-    return share_of_input(node, port, _nominal(ops[writer], written_port), mesh)
+    return share_of_input(node, record, port, _nominal(ops[writer], written_port), mesh)
 
 
-def _nominal(writer: OpLayout, port: str) -> Field:
-    """The rects on which a result is written, whether or not a rank has a part in the sums behind it: a rank whose share of a
-    summed label is empty is among the replicas of what follows, like the others."""
-    index, dim = writer.node.port_map(port), writer.node.access.dims[port]
-    labels = {name for expression in index for name, _ in expression.terms}
-    return reduce(Field.hull, (image_field(index, labels, piece, dim) for piece in writer.share.pieces))
+def _nominal(writer: OpLayout, port: str) -> tuple[Interval, ...]:
+    """Where a result is written, dimension by dimension, each from its own labels alone: a rank whose share is empty in another
+    dimension or in a summed label is among the replicas of what follows, like the others."""
+    pieces = writer.share.pieces
+    return tuple(
+        reduce(Interval.hull, (image_interval(expression, piece, extent) for piece in pieces))
+        for expression, extent in zip(writer.node.port_map(port), writer.node.access.dims[port], strict=True)
+    )
 
 
 def _op_layout(node: OpNode, share: Share) -> OpLayout:
@@ -196,13 +209,17 @@ def _split_update(node: OpNode, parameter: TensorNode, graph: Graph, mesh: Mesh)
             raise ConfigError(
                 f"update of {parameter.name}: there is no dimension {letter} to split",
                 f"known are: {', '.join(letters)}",
-            )
+            ).about(parameter.name, f"update_split.{letter}")
         axes = tuple(mesh.names.index(axis) for axis in entry.axes)
         dimension = letters[letter.upper()]
         if entry.sizes is not None and sum(entry.sizes) != parameter.dim[dimension]:
             raise ConfigError(
                 f"update of {parameter.name}: sizes {list(entry.sizes)} do not add up to {parameter.dim[dimension]}"
-            )
+            ).about(parameter.name, f"update_split.{letter}.sizes")
+        if intervals[dimension].axes():
+            raise ConfigError(
+                f"update of {parameter.name}: {letter} cuts a dimension that is cut already", "one letter a dimension"
+            ).about(parameter.name, f"update_split.{letter}")
         intervals[dimension] = cut(mesh, parameter.dim[dimension], axes, entry.sizes)
     field = Field.of(parameter.dim, intervals)
     return field, frozenset(axis for interval in intervals for axis in interval.axes())

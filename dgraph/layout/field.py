@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dgraph.graph.access import Map
+from dgraph.graph.access import Affine, Map
 from dgraph.graph.node import Dim
 from dgraph.rect import Rect
 
@@ -74,6 +74,10 @@ class Interval:
 
     def empty(self) -> Booleans:
         return self.stop <= self.start
+
+    def hull(self, other: Interval) -> Interval:
+        """The smallest interval that holds both, rank by rank."""
+        return Interval(np.minimum(self.start, other.start), np.maximum(self.stop, other.stop))
 
     def is_disjoint(self) -> bool:
         """Whether the intervals at different places on its axes have nothing in common."""
@@ -174,10 +178,7 @@ class Field:
             return self
         return Field(
             self.dim,
-            tuple(
-                Interval(np.minimum(a.start, b.start), np.maximum(a.stop, b.stop))
-                for a, b in zip(self.intervals, other.intervals, strict=True)
-            ),
+            tuple(a.hull(b) for a, b in zip(self.intervals, other.intervals, strict=True)),
         )
 
     def only_where(self, kept: Booleans) -> Field:
@@ -199,17 +200,25 @@ class Field:
         )
 
 
+def image_interval(expression: Affine, piece: Mapping[str, Interval], extent: int) -> Interval:
+    """The indices of one dimension that a piece of every rank touches, clipped to it. Where a label of the expression is empty it
+    is [extent, 0), which adds nothing to a hull."""
+    start: Any = np.full((1,) * _ndim(piece), expression.offset, dtype=np.int64)
+    stop = start
+    empty: Any = np.zeros((1,) * _ndim(piece), dtype=np.bool_)
+    for name, coefficient in expression.terms:
+        start = start + coefficient * piece[name].start
+        stop = stop + coefficient * (piece[name].stop - 1)
+        if piece[name].empty().any():
+            empty = empty | piece[name].empty()
+    start, stop = np.maximum(start, 0), np.minimum(stop + 1, extent)
+    return Interval(np.where(empty, extent, start), np.where(empty, 0, stop)) if empty.any() else Interval(start, stop)
+
+
 def image_field(index: Map, labels: Iterable[str], piece: Mapping[str, Interval], dim: Dim) -> Field:
     """The rects that a piece of every rank touches under a map: `dgraph.graph.access.image` for all ranks. It is empty where
-    one of `labels` is (all labels of the space, for what a rank really touches)."""
-    intervals = []
-    for expression, extent in zip(index, dim, strict=True):
-        start: Any = np.full_like(next(iter(piece.values())).start, expression.offset, shape=(1,) * _ndim(piece))
-        stop = start
-        for name, coefficient in expression.terms:
-            start = start + coefficient * piece[name].start
-            stop = stop + coefficient * (piece[name].stop - 1)
-        intervals.append(Interval(np.maximum(start, 0), np.minimum(stop + 1, extent)))
+    one of `labels`, all labels of the space, is."""
+    intervals = [image_interval(expression, piece, extent) for expression, extent in zip(index, dim, strict=True)]
     empty: Any = np.zeros((1,) * _ndim(piece), dtype=np.bool_)
     for name in labels:
         if piece[name].empty().any():

@@ -17,7 +17,7 @@ from dgraph.error import ConfigError
 from dgraph.graph.access import Affine
 from dgraph.graph.build import closest
 from dgraph.graph.node import Access, Op, OpNode, Split
-from dgraph.layout.field import Field, Integers, Interval, Mesh, cut, whole
+from dgraph.layout.field import Integers, Interval, Mesh, cut, whole
 from dgraph.rect import Rect
 
 Piece = Mapping[str, Interval]
@@ -60,20 +60,21 @@ def share_of_split(node: OpNode, record: Op, mesh: Mesh) -> Share:
         target = _target(letter, node, record, cuts)
         names = target if isinstance(target, tuple) else (target,)
         if used & set(names):
-            raise ConfigError(f"node {node.name}: {letter} cuts a label that is cut already", "one letter a label")
+            what = f"node {node.name}: {letter} cuts a label that is cut already"
+            raise ConfigError(what, "one letter a label").about(node.name, _key(node, letter))
         used.update(names)
         choices.append(_letter_pieces(access, target, split.get(letter), node.pieces.get(letter), node, letter, mesh))
     return _combine(access, choices, mesh)
 
 
-def share_of_input(node: OpNode, port: str, written: Field, mesh: Mesh) -> Share:
-    """The share that follows the rects on which the operand of `port` was written: the labels of an index that cannot
-    be found from the operand alone stay whole."""
+def share_of_input(node: OpNode, record: Op, port: str, written: Sequence[Interval], mesh: Mesh) -> Share:
+    """The share that follows the rects on which the operand of `port` was written: labels that cannot be found from the operand
+    alone, and those that may not be cut, stay whole."""
     access = node.access
     results = {name for out, _ in node.outputs for e in access.maps[out] for name, _ in e.terms}
     choices: list[list[Piece]] = []
-    for expression, interval, extent in zip(access.maps[port], written.intervals, access.dims[port], strict=True):
-        if interval.axes():
+    for expression, interval, extent in zip(access.maps[port], written, access.dims[port], strict=True):
+        if interval.axes() and not any(name in record.uncut for name, _ in expression.terms[:1]):
             choices.append(_follow(access, expression, interval, extent, results, mesh))
     return _combine(access, choices, mesh)
 
@@ -107,11 +108,18 @@ def _target(letter: str, node: OpNode, record: Op, cuts: Mapping[str, str | tupl
     known = {name: label for name, label in cuts.items() if label not in record.uncut}
     target = cuts.get(letter.upper())
     if target is None:
-        raise ConfigError(f"node {node.name}: {record.name} has no dimension {letter} to split", closest(letter, known))
+        what = f"node {node.name}: {record.name} has no dimension {letter} to split"
+        raise ConfigError(what, closest(letter, known or ["none"])).about(node.name, _key(node, letter))
     for name in target if isinstance(target, tuple) else (target,):
         if name in record.uncut:
-            raise ConfigError(f"node {node.name}: {letter} of {record.name} cannot be split", record.uncut[name])
+            what = f"node {node.name}: {letter} of {record.name} cannot be split"
+            raise ConfigError(what, record.uncut[name]).about(node.name, _key(node, letter))
     return target
+
+
+def _key(node: OpNode, letter: str) -> str:
+    """Where a node names a letter."""
+    return f"split.{letter}" if letter in (node.split or {}) else f"pieces.{letter}"
 
 
 def _letter_pieces(access: Access, target: str | tuple[str, str], split: Split | None, count: int | None,
@@ -140,7 +148,7 @@ def _check_sizes(sizes: Sequence[int], axes: Sequence[int], total: int, node: Op
         raise ConfigError(
             f"node {node.name}: sizes {list(sizes)} do not cut {letter} of {total} into {parts}",
             f"wanted are {parts} sizes whose sum is {total}",
-        )
+        ).about(node.name, f"split.{letter}.sizes")
 
 
 def _grid_intervals(run: Interval, count: int, total: int) -> list[Interval]:

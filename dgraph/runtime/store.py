@@ -16,7 +16,7 @@ from dgraph.kernels.call import Array
 from dgraph.random import initial
 from dgraph.rect import Rect
 from dgraph.schedule.buffer import Buffer
-from dgraph.schedule.step import Schedule, Update
+from dgraph.schedule.step import NOWHERE, Schedule, Update
 
 ALIGNMENT = 64
 
@@ -37,8 +37,10 @@ class Store:
         self.updated = {step.parameter: step.target[1] for step in updates}
 
     def view(self, place: tuple[int, Rect]) -> Array:
-        """The array of a rect in a buffer."""
+        """The array of a rect in a buffer; one with no elements for NOWHERE."""
         number, rect = place
+        if number == NOWHERE:
+            return np.zeros(rect.size, dtype=self.dtype)
         return self.buffers[number][rect.slices(self.schedule.placement.buffers[number].rect.start)]
 
     def _like(self, place: tuple[int, Rect]) -> Array:

@@ -101,6 +101,9 @@ class Schedule:
         return buffers + self.workspace_nbytes + self.staging_nbytes + self.state_nbytes
 
 
+NOWHERE = -1
+"""The number of no buffer: for operands with no elements."""
+
 ITEMSIZE = MappingProxyType({"float32": 4, "float64": 8})
 
 
@@ -248,7 +251,8 @@ def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement
 
 def _port_place(layout: Layout, op: OpLayout, port: str, tensor: str, piece: Rect, rank: int,
                 placement: Placement) -> tuple[int, Rect] | None:  # fmt: skip
-    """The buffer and rect of one port; None for edges of order, seeds, and results that do not count here."""
+    """The buffer and rect of one port; None for edges of order, seeds, and results that do not count here. A piece that lies
+    wholly in the padding has operands with no elements, NOWHERE."""
     node, graph = op.node, layout.graph
     index, place = node.port_map(port), placement.places[tensor]
     written = (port, tensor) in node.outputs
@@ -259,7 +263,7 @@ def _port_place(layout: Layout, op: OpLayout, port: str, tensor: str, piece: Rec
     again = node.forward is not None and (node.forward, port) in graph.writers[tensor]
     number = place.write if written or again else place.read
     rect = image(index, node.access.space, piece, graph.tensors[tensor].dim)
-    return None if number is None else (number, rect)
+    return (NOWHERE, rect) if number is None or not rect else (number, rect)
 
 
 def _assigns(layout: Layout, node: OpNode, port: str, tensor: str, pieces: Sequence[Rect], rank: int) -> bool:
