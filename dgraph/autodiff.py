@@ -9,7 +9,7 @@ parameter that a loss depends on has an update node; nothing is computed for ten
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from dgraph.error import ConfigError
@@ -35,9 +35,19 @@ def add_gradients(graph: Graph, table: Mapping[str, Op]) -> Graph:
     zeros = [_zero_node(tensor) for tensor in gradients.values()]
     updates = [_update_node(parameter, gradients) for parameter in graph.parameters]
     ops = {op.name: op for op in (*graph.ops.values(), *zeros, *backward, *updates)}
-    if len(ops) != len(graph.ops) + len(zeros) + len(backward) + len(updates):
-        raise ConfigError("a node has the name of a gradient, zeroing or update node", "rename it")
+    _check_names([op.name for op in (*graph.ops.values(), *zeros, *backward, *updates)])
     return Graph(graph.name, MappingProxyType(ops), MappingProxyType({**graph.tensors, **gradients}))
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raises at a name that stands twice: that of a declared node and of one that was added, or of two update nodes."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"node {name} has the name of a gradient, zeroing or update node", "rename it").about(
+                name
+            )
+        seen.add(name)
 
 
 def _depend_on_parameters(graph: Graph, table: Mapping[str, Op]) -> set[str]:
@@ -46,12 +56,17 @@ def _depend_on_parameters(graph: Graph, table: Mapping[str, Op]) -> set[str]:
     for op in graph.ops.values():
         rule = table[op.op].gradient
         if rule and any(port in rule.of and tensor in wanted for port, tensor in op.inputs):
-            wanted.update(tensor for port, tensor in op.outputs if port in rule.by)
+            wanted.update(tensor for _, tensor in op.outputs)
     return wanted
 
 
 def _gradient_of(tensor: str, graph: Graph, gradients: dict[str, TensorNode], role: str) -> str:
     name = f"{tensor}.grad"
+    if name in graph.tensors:
+        writer = graph.writers[name][0][0] if graph.writers[name] else name
+        raise ConfigError(f"tensor {name} has the name of the gradient of {tensor}", "rename it").about(
+            writer, "outputs"
+        )
     gradients.setdefault(name, TensorNode(name, graph.tensors[tensor].dim, role, of=tensor))
     return name
 
@@ -65,10 +80,12 @@ def _gradient_node(op: OpNode, record: Op, graph: Graph, wanted: set[str],
     ports = dict(op.outputs)
     blocked = [tensor for port, tensor in op.outputs if port not in rule.by and f"{tensor}.grad" in gradients]
     if blocked:
-        raise ConfigError(f"node {op.name}: no gradient goes back through {blocked[0]}", f"only through {rule.by}")
+        what = f"node {op.name}: no gradient goes back through {blocked[0]}"
+        raise ConfigError(what, f"only through {', '.join(rule.by)}").about(op.name)
     if record.loss is not None:
         if f"{ports[record.loss]}.grad" in gradients:
-            raise ConfigError(f"node {op.name}: its loss feeds another op", "the gradient of a loss is the constant 1")
+            what = f"node {op.name}: its loss feeds another op"
+            raise ConfigError(what, "the gradient of a loss is the constant 1").about(op.name)
         _gradient_of(ports[record.loss], graph, gradients, "seed")
     deltas = [(f"{port}.delta", f"{ports[port]}.grad") for port in rule.by if f"{ports[port]}.grad" in gradients]
     if not deltas:
@@ -111,7 +128,7 @@ def _update_node(parameter: TensorNode, gradients: Mapping[str, TensorNode]) -> 
     if gradient not in gradients:
         raise ConfigError(
             f"parameter {parameter.name} has no part in a loss", "remove its node, or add a loss behind it"
-        )
+        ).about(parameter.name)
     return OpNode(
         name=parameter.attributes["update"],
         op="update",

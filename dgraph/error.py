@@ -29,11 +29,19 @@ class DgraphError(Exception):
     def __init__(self, what: str, hint: str = "", place: Place | None = None) -> None:
         super().__init__(what)
         self.what, self.hint, self.place = what, hint, place
+        self.name, self.key = "", ""
 
     def at(self, place: Place) -> DgraphError:
         """The same error with a place, unless it has one."""
         if self.place is None:
             self.place = place
+        return self
+
+    def about(self, name: str, key: str = "") -> DgraphError:
+        """The same error with what it is about, unless it has it: a node or parameter, and a dotted key of its declaration such
+        as `split.H`."""
+        self.name = self.name or name
+        self.key = self.key or key
         return self
 
     def __str__(self) -> str:

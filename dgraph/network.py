@@ -57,9 +57,10 @@ class Network:
         `folder` gets checkpoints; `resume` is a checkpoint or run folder to go on from.
         """
         worker = Worker(self.program, communicator or OneRank())
+        if resume is not None:
+            worker.load(Path(resume), states=True)
         options = TrainOptions(
             folder=Path(folder) if folder is not None else None,
-            resume=Path(resume) if resume is not None else None,
             report=lambda entry: None,
         )
         return train(worker, options)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from dgraph.autodiff import add_gradients
 from dgraph.config import Adam, Config, plain_node, plain_parameter
-from dgraph.data import DataSpec, Description, describe
-from dgraph.error import CheckError, ConfigError, DgraphError
+from dgraph.data import DataSpec, Description, describe, subset
+from dgraph.error import CheckError, ConfigError, DataError, DgraphError
 from dgraph.graph.build import build_graph, specs_of
 from dgraph.graph.node import Graph
 from dgraph.kernels.numpy import KERNELS, UPDATES
 from dgraph.layout import Layout, Mesh, assign_layout
-from dgraph.models import expand
-from dgraph.ops import OPS
+from dgraph.models import expand, place_of
+from dgraph.ops import DECLARED, OPS
 from dgraph.plan.check import Finding, check_plan
 from dgraph.plan.make import Plan, make_plan
 from dgraph.runtime.engine import Optimizer
@@ -133,19 +134,39 @@ def compile_config(config: Config, training: bool = True) -> Program:
 
     Raises ConfigError (with a place) for what does not fit, CheckError for what a layout cannot express.
     """
-    data = describe(data_spec(config))
+    data = _describe(config, training)
     specs, parameters = expand(config, data.shape)
-    places = {spec.name: spec.place for spec in specs}
-    forward = build_graph(config.name, specs, parameters, OPS)
-    _check_classes(config, forward, data)
     try:
+        forward = build_graph(config.name, specs, parameters, DECLARED)
+        _check_classes(config, forward, data)
         graph = add_gradients(forward, OPS) if training else forward
         layout = assign_layout(graph, Mesh.of(config.mesh), OPS, config.train.shard)
     except DgraphError as error:
-        node = error.what.removeprefix("node ").partition(":")[0]
-        place = places.get(node) or config.place(f"parameters.{node}")
-        raise error.at(place) from None
+        readers = tuple(spec.name for spec in specs if error.name in (tensor for _, tensor in spec.inputs))
+        if error.name or error.place is None:
+            error.place = place_of(config, error.name, error.key, readers)
+        raise
     return Program(config, data, forward, graph, layout, optimizer_of(config))
+
+
+def _describe(config: Config, training: bool) -> Description:
+    """The numbers of the data; DataError where there is nothing to train on."""
+    spec = data_spec(config)
+    with data_place(config):
+        data = describe(spec)
+    if training and not len(subset(spec, data.samples, "train")):
+        what = f"there is nothing to train on: a share of {spec.shares[0]:g} of {data.samples} samples"
+        raise DataError(what, "data.shares.train", config.place("data.shares"))
+    return data
+
+
+@contextmanager
+def data_place(config: Config) -> Iterator[None]:
+    """Gives errors of the data source the place where the config names it."""
+    try:
+        yield
+    except DgraphError as error:
+        raise error.at(config.place("data.path")) from None
 
 
 def _check_classes(config: Config, graph: Graph, data: Description) -> None:
@@ -155,8 +176,7 @@ def _check_classes(config: Config, graph: Graph, data: Description) -> None:
             raise ConfigError(
                 f"node {node.name}: {classes} classes are fewer than the data's {data.classes}",
                 "every label needs a score",
-                config.place("data.classes"),
-            )
+            ).about(node.name, "attributes.classes")
 
 
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:

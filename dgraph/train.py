@@ -19,7 +19,7 @@ from dgraph.checkpoint import Checkpoint, Shard, open_checkpoint, write_checkpoi
 from dgraph.data import Batches, Source, fill, open_source, subset
 from dgraph.error import DataError, RunError
 from dgraph.kernels.call import Array
-from dgraph.program import Program, data_spec
+from dgraph.program import Program, data_place, data_spec
 from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.engine import Engine
@@ -71,7 +71,8 @@ class Worker:
     def __post_init__(self) -> None:
         agree(self.program, self.communicator)
         schedule = self.program.schedule(self.program.plan(self.communicator.rank))
-        self.source = open_source(data_spec(self.program.config))
+        with data_place(self.program.config):
+            self.source = open_source(data_spec(self.program.config))
         self.engine = Engine(schedule, self.program.layout, self.communicator, self.program.optimizer, self._feed)
         self.engine.store.initialise(self.program.graph, self.program.config.seed)
         self.indices = np.full(self.program.config.data.batch, -1, dtype=np.int64)
@@ -80,7 +81,8 @@ class Worker:
         labels = places.get("labels")
         if labels is not None:
             array, rect = labels
-            labels = array[(slice(None), *(0,) * (array.ndim - 1))], Rect(rect.start[:1], rect.size[:1])
+            first: tuple[slice | int, ...] = (slice(None), *(0,) * (array.ndim - 1))
+            labels = array[first], Rect(rect.start[:1], rect.size[:1])
         fill(self.source, self.indices, places.get("raw_data"), labels)
 
     def where(self) -> str:
@@ -194,10 +196,14 @@ class Worker:
         """Reads parameters (and optimizer state) by intersection of rects. Local."""
         checkpoint = open_checkpoint(path)
         if states and checkpoint.meta.get("optimizer") != self.program.optimizer.name:
+            names = f"{checkpoint.meta.get('optimizer')}, not {self.program.optimizer.name}"
             raise DataError(
-                f"{path} was written with the optimizer {checkpoint.meta.get('optimizer')}, not {self.program.optimizer.name}"
+                f"{checkpoint.path}: written with the optimizer {names}", "resume with the same, or evaluate it"
             )
         for parameter in self.program.graph.parameters:
+            if checkpoint.dim(parameter.name) != parameter.dim:
+                what = f"{checkpoint.path}: {parameter.name} has dim {list(checkpoint.dim(parameter.name))}"
+                raise DataError(f"{what}, not {list(parameter.dim)}", "the network is not the one that was saved")
             for found in (self.engine.store.reading(parameter.name), self.engine.store.writing(parameter.name)):
                 if found is not None:
                     checkpoint.read(parameter.name, found[0], found[1])
@@ -229,23 +235,19 @@ def agree(program: Program, communicator: Communicator) -> None:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a run writes, and where it starts. `folder` holds the run; `report` gets progress on rank 0."""
+    """What a run writes. `folder` holds the run; `report` gets progress on rank 0."""
 
     folder: Path | None
-    resume: Path | None
     report: Report
     recorder: Recorder | None = None
     metrics: Report = lambda entry: None
 
 
 def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
-    """Trains as the config says; the result has seconds, steps, and the metrics of each subset. Collective."""
+    """Trains as the config says, from where the worker stands; the result has seconds, steps, and the metrics of each subset.
+    Collective."""
     config = worker.program.config
-    if options.resume is not None:
-        worker.load(options.resume, states=True)
     batches = worker.batches("train", config.data.shuffle)
-    if not batches.steps:
-        raise DataError("there is nothing to train on", "the share `train` of the samples is empty")
     steps = config.train.steps if config.train.steps is not None else (config.train.epochs or 0) * batches.steps
     start = perf_counter()
     metrics = worker.new_metrics()

@@ -1,6 +1,6 @@
 """Rects: pure integers, by hypothesis against sets of points."""
 
-from itertools import product
+from itertools import pairwise, product
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +49,7 @@ def test_shares_are_balanced(extent, parts):
     assert sum(sizes) == extent
     assert sizes == sorted(sizes, reverse=True)
     assert max(sizes) - min(sizes) <= 1
-    assert all(a[1] == b[0] for a, b in zip(shares, shares[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(shares))
 
 
 def test_41_over_2_is_21_and_20():

@@ -46,7 +46,11 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="dgraph")
 def dgraph() -> None:
     """dgraph: networks in YAML, placed on ranks by rectangles, planned, proved, and trained under MPI."""
@@ -55,9 +59,12 @@ def dgraph() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command and exits with its status."""
     try:
-        result: Any = dgraph.main(arguments, standalone_mode=False)
+        result: Any = dgraph.main(arguments, prog_name="dgraph", standalone_mode=False)
     except click.ClickException as error:
-        print(f"dgraph: error: {error.format_message()} (see dgraph --help)", file=sys.stderr)
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        help_of = context.command_path if context else "dgraph"
+        text = " ".join(error.format_message().split()).rstrip(".")
+        print(f"error: {text} (see {help_of} --help)", file=sys.stderr)
         raise SystemExit(2) from None
     except click.Abort:
         print("interrupted", file=sys.stderr)

@@ -20,7 +20,7 @@ from dgraph.cli.option import (
     subset_option,
 )
 from dgraph.config import load_config
-from dgraph.durable import replace
+from dgraph.durable import faults, replace
 from dgraph.program import compile_config
 from dgraph.runtime.connect import connected
 from dgraph.train import Worker, predict
@@ -50,7 +50,8 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
             classes = found["probability"].argmax(axis=1)
             content = io.BytesIO()
             np.savez(content, allow_pickle=False, **found, **{"class": classes})
-            replace(Path(output), content.getvalue())
+            with faults(Path(output)):
+                replace(Path(output), content.getvalue())
             print(f"{len(found['index'])} predictions in {output}")
             if as_json:
                 result_line({"output": output, "samples": len(found["index"])})

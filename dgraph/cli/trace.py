@@ -14,7 +14,7 @@ import click
 from dgraph.cli.face import result_line
 from dgraph.cli.option import planned, rank_option, require_rank
 from dgraph.config import load_config
-from dgraph.durable import replace
+from dgraph.durable import faults, replace
 from dgraph.error import ConfigError
 from dgraph.layout.dump import dump, dump_text
 from dgraph.layout.picture import dot
@@ -36,7 +36,8 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     if output is None:
         sys.stdout.write(text)
     else:
-        replace(Path(output), text.encode())
+        with faults(Path(output)):
+            replace(Path(output), text.encode())
     if as_json:
         result_line(dump(program.layout, chosen, OPS))
 

@@ -50,6 +50,8 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
         loaded = load_config(config, overrides, communicator.size)
         at[0] = "planning"
         worker.append(Worker(compile_config(loaded), communicator))
+        if resume:
+            worker[0].load(Path(resume), states=True)
         path = run_path or (resume if resume and not Path(resume).name.startswith("step-") else None)
         folder = Folder(communicator, loaded.name, path)
         folder.describe(worker[0])
@@ -58,7 +60,6 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
         recorder = Recorder(communicator.rank) if events else None
         options = TrainOptions(
             folder=folder.path,
-            resume=Path(resume) if resume else None,
             report=Progress(_TERMINAL in os.environ) if communicator.rank == 0 else lambda entry: None,
             recorder=recorder,
             metrics=folder.append_metrics,

@@ -35,7 +35,7 @@ def build_graph(name: str, specs: Sequence[NodeSpec], parameters: Sequence[Param
             _add_node(spec, outputs[spec.name], table[spec.op], declared, ops, tensors)
         except DgraphError as error:
             error.what = f"node {spec.name}: {error.what}"
-            raise (error.at(spec.place) if spec.place else error) from None
+            raise (error.at(spec.place) if spec.place else error).about(spec.name) from None
     _check_parameters(declared, tensors)
     return Graph(name, MappingProxyType(ops), MappingProxyType(tensors))
 
@@ -76,20 +76,26 @@ def _name_outputs(specs: Sequence[NodeSpec], table: Mapping[str, Op]) -> dict[st
         if spec.name in outputs:
             raise ConfigError(f"node {spec.name} is declared twice", "names are unique", spec.place)
         if spec.op not in table:
-            raise ConfigError(f"node {spec.name}: unknown op {spec.op}", closest(spec.op, table), spec.place)
+            raise ConfigError(f"node {spec.name}: unknown op {spec.op}", closest(spec.op, table), spec.place).about(
+                spec.name, "op"
+            )
         given = dict(spec.outputs)
         ports = table[spec.op].outputs
         for port in given:
             if port not in ports:
-                raise ConfigError(f"node {spec.name}: {spec.op} has no output {port}", closest(port, ports), spec.place)
+                raise ConfigError(
+                    f"node {spec.name}: {spec.op} has no output port {port}",
+                    closest(port, ports or ["none"]),
+                    spec.place,
+                ).about(spec.name, f"outputs.{port}")
         outputs[spec.name] = {port: given.get(port, f"{spec.name}.{_OUTPUT_NAMES.get(port, port)}") for port in ports}
-        for tensor in outputs[spec.name].values():
+        for port, tensor in outputs[spec.name].items():
             if tensor in owner:
                 raise ConfigError(
                     f"tensor {tensor} is written by {owner[tensor]} and by {spec.name}",
                     "one writer a tensor",
                     spec.place,
-                )
+                ).about(spec.name, f"outputs.{port}")
             owner[tensor] = spec.name
     return outputs
 
@@ -110,7 +116,7 @@ def _in_order(specs: Sequence[NodeSpec], outputs: Mapping[str, Mapping[str, str]
             f"nodes wait for each other: {' -> '.join(reversed(cycle))}",
             "a graph has no cycles",
             by_name[cycle[0]].place,
-        ) from None
+        ).about(cycle[0], "inputs") from None
     order: list[NodeSpec] = []
     ready: list[str] = []
     while sorter.is_active():
@@ -124,16 +130,19 @@ def _attributes(spec: NodeSpec, op: Op, spatial: int) -> Mapping[str, Any]:
     """The attributes of a node, checked, normalised and complete."""
     for key in spec.attributes:
         if key not in op.attributes:
-            raise ConfigError(f"{op.name} has no attribute {key}", closest(key, op.attributes or ["none"]))
+            raise ConfigError(f"{op.name} has no attribute {key}", closest(key, op.attributes or ["none"])).about(
+                spec.name, f"attributes.{key}"
+            )
     values: dict[str, Any] = {}
     for key, attribute in op.attributes.items():
         value = spec.attributes.get(key, attribute.default)
         if value is REQUIRED:
-            raise ConfigError(f"{op.name} needs the attribute {key}")
+            raise ConfigError(f"{op.name} needs the attribute {key}").about(spec.name, "attributes")
         try:
             values[key] = attribute.read(value, spatial)
         except ValueError as error:
-            raise ConfigError(f"attribute {key} of {op.name} must be {error}", f"got {value!r}") from None
+            what = f"attribute {key} of {op.name} must be {error}"
+            raise ConfigError(what, f"not {_shown(value)}").about(spec.name, f"attributes.{key}") from None
     return MappingProxyType(values)
 
 
@@ -141,12 +150,13 @@ def _check_ports(spec: NodeSpec, op: Op) -> None:
     ports = [port for port, _ in spec.inputs]
     for port in ports:
         if port not in op.inputs:
-            raise ConfigError(f"{op.name} has no input {port}", closest(port, op.inputs or ["none"]))
+            what = f"{op.name} has no input port {port}"
+            raise ConfigError(what, closest(port, op.inputs or ["none"])).about(spec.name, f"inputs.{port}")
         if ports.count(port) > 1 and port not in op.variadic:
-            raise ConfigError(f"input {port} of {op.name} takes one tensor")
+            raise ConfigError(f"port {port} of {op.name} takes one tensor").about(spec.name, f"inputs.{port}")
     for port in op.inputs:
         if port not in ports and port not in op.optional:
-            raise ConfigError(f"input {port} of {op.name} is not joined to a tensor")
+            raise ConfigError(f"port {port} of {op.name} is not joined to a tensor").about(spec.name, "inputs")
 
 
 def _access(spec: NodeSpec, op: Op, tensors: Mapping[str, TensorNode]) -> tuple[Access, Mapping[str, Any]]:
@@ -155,11 +165,26 @@ def _access(spec: NodeSpec, op: Op, tensors: Mapping[str, TensorNode]) -> tuple[
         if port in op.parameters or port in op.variadic:
             continue
         if tensor not in tensors:
-            raise ConfigError(f"input {port}: there is no tensor {tensor}", closest(tensor, tensors))
+            raise _no_tensor(spec, port, tensor, tensors)
         dims[port] = tensors[tensor].dim
     spatial = len(next(iter(dims.values()))) - 2 if dims else 0
     attributes = _attributes(spec, op, spatial)
-    return op.access(attributes, dims), attributes
+    try:
+        return op.access(attributes, dims), attributes
+    except DgraphError as error:
+        raise error.about(spec.name, "attributes") from None
+
+
+def _no_tensor(spec: NodeSpec, port: str, tensor: str, tensors: Mapping[str, TensorNode]) -> DgraphError:
+    what = f"port {port}: there is no tensor {tensor}"
+    return ConfigError(what, closest(tensor, tensors or ["none"])).about(spec.name, f"inputs.{port}")
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it, in flow style."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_shown(item) for item in value)}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _add_node(spec: NodeSpec, outputs: Mapping[str, str], op: Op, declared: Mapping[str, ParameterSpec],
@@ -168,9 +193,9 @@ def _add_node(spec: NodeSpec, outputs: Mapping[str, str], op: Op, declared: Mapp
     access, attributes = _access(spec, op, tensors)
     for port, tensor in spec.inputs:
         if port in op.parameters:
-            _add_parameter(tensor, access.dims[port], port, declared, tensors)
+            _add_parameter(spec, tensor, access.dims[port], port, declared, tensors)
         elif tensor not in tensors and tensor not in declared:
-            raise ConfigError(f"input {port}: there is no tensor {tensor}", closest(tensor, tensors))
+            raise _no_tensor(spec, port, tensor, tensors)
     role = "data" if op.name == "data" else "activation"
     for port, tensor in outputs.items():
         tensors[tensor] = TensorNode(tensor, access.dims[port], role)
@@ -187,7 +212,7 @@ def _add_node(spec: NodeSpec, outputs: Mapping[str, str], op: Op, declared: Mapp
     )
 
 
-def _add_parameter(name: str, dim: Dim, port: str, declared: Mapping[str, ParameterSpec],
+def _add_parameter(reader: NodeSpec, name: str, dim: Dim, port: str, declared: Mapping[str, ParameterSpec],
                    tensors: dict[str, TensorNode]) -> None:  # fmt: skip
     known = tensors.get(name)
     if known is not None:
@@ -195,7 +220,7 @@ def _add_parameter(name: str, dim: Dim, port: str, declared: Mapping[str, Parame
             raise ConfigError(
                 f"{port}: {name} has dim {list(known.dim)}, here {list(dim)} is needed",
                 "shared parameters have one dim",
-            )
+            ).about(reader.name, f"inputs.{port}")
         return
     spec = declared.get(name, ParameterSpec(name))
     attributes = MappingProxyType(
@@ -217,4 +242,4 @@ def _check_parameters(declared: Mapping[str, ParameterSpec], tensors: Mapping[st
             known = [t.name for t in tensors.values() if t.role == "parameter"]
             raise ConfigError(
                 f"no node reads the parameter {spec.name}", closest(spec.name, known or ["none"]), spec.place
-            )
+            ).about(spec.name)

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from dgraph.models.network import expand
+from dgraph.models.place import place_of
 
-__all__ = ["expand"]
+__all__ = ["expand", "place_of"]

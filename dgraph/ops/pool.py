@@ -21,7 +21,10 @@ def pool_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     size, padding = attributes["size"], attributes["padding"]
     stride = attributes["stride"] or size
     if any(max(pair) >= k for pair, k in zip(padding, size, strict=True)):
-        raise ConfigError(f"padding {padding} leaves windows of {list(size)} with nothing of the input in them")
+        raise ConfigError(
+            f"padding {[list(pair) for pair in padding]} is as large as the window {list(size)}",
+            "every window needs something of the input",
+        )
     ones = (1,) * count
     windows = window_extents(tuple(extents), size, stride, ones, padding)
     h, i = spatial_labels(count), window_labels(count)
