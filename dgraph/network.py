@@ -39,7 +39,7 @@ class Network:
 
     def plan(self, rank: int) -> dict[str, Any]:
         """Messages, bytes and memory of one rank."""
-        summary: dict[str, Any] = plan_summary(self.program, [rank])["rank"][str(rank)]
+        summary: dict[str, Any] = plan_summary(self.program, [rank])["ranks"][0]
         return summary
 
     def trace(self, rank: int) -> dict[str, Any]:

@@ -180,9 +180,10 @@ def _check_classes(config: Config, graph: Graph, data: Description) -> None:
 
 
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
-    """Bytes, messages and memory of some ranks: the result of `dgraph plan`."""
+    """Bytes, messages and memory of some ranks: the result of `dgraph plan`. `size` is the number of all ranks; `ranks` lists those
+    asked for, each with `rank`, `peak_nbytes`, `sent_nbytes`, `messages` and, by tensor, `tensors`."""
     itemsize = 4 if program.config.dtype == "float32" else 8
-    summary: dict[str, Any] = {"ranks": program.ranks, "rank": {}}
+    entries = []
     for rank in ranks:
         plan = program.plan(rank)
         schedule = program.schedule(plan)
@@ -197,10 +198,13 @@ def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
             if transfer.all_reduce:
                 block = transfer.read_rect.volume * itemsize
                 tensors[name] |= {"messages": 1, "sent_nbytes": block, "received_nbytes": block}
-        summary["rank"][str(rank)] = {
-            "peak_nbytes": schedule.peak_nbytes,
-            "sent_nbytes": sum(t["sent_nbytes"] for t in tensors.values()),
-            "messages": sum(t["messages"] for t in tensors.values()),
-            "tensors": tensors,
-        }
-    return summary
+        entries.append(
+            {
+                "rank": rank,
+                "peak_nbytes": schedule.peak_nbytes,
+                "sent_nbytes": sum(t["sent_nbytes"] for t in tensors.values()),
+                "messages": sum(t["messages"] for t in tensors.values()),
+                "tensors": tensors,
+            }
+        )
+    return {"size": program.ranks, "ranks": entries}

@@ -57,7 +57,7 @@ def test_sharded_update_is_reduce_scatter_and_all_gather():
     text = config_text(layers, "{p: 4}", classes=8, batch=8, train="{optimizer: {adam: {rate: 0.1}}, steps: 1, shard: true}")
     made = program(text)
     weights = 8 * 2 * 8 * 8 * 8
-    tensors = plan_summary(made, [1])["rank"]["1"]["tensors"]
+    tensors = plan_summary(made, [1])["ranks"][0]["tensors"]
     assert tensors["out.weights1.grad"]["sent_nbytes"] == weights * 3 // 4
     assert tensors["out.weights1"]["received_nbytes"] == weights * 3 // 4
     assert made.schedule(made.plan(1)).state_nbytes == 2 * weights // 4

@@ -21,13 +21,13 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     chosen = range(program.ranks) if rank is None else [require_rank(rank, program.ranks)]
     summary = plan_summary(program, chosen)
     rows = [
-        (r, entry["messages"], as_bytes(entry["sent_nbytes"]), as_bytes(entry["peak_nbytes"]))
-        for r, entry in summary["rank"].items()
+        (entry["rank"], entry["messages"], as_bytes(entry["sent_nbytes"]), as_bytes(entry["peak_nbytes"]))
+        for entry in summary["ranks"]
     ]
     table(
         f"{program.config.name}: {program.ranks} ranks, one training step", ["rank", "messages", "sent", "peak"], rows
     )
-    first = summary["rank"][str(chosen[0])]["tensors"]
+    first = summary["ranks"][0]["tensors"]
     lines = [
         (name, t["kind"], t["messages"], as_bytes(t["sent_nbytes"]), as_bytes(t["received_nbytes"]))
         for name, t in first.items()
