@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from dgraph.cli.face import as_bytes, result_line
+from dgraph.cli.line import as_bytes, result_line
 from dgraph.cli.option import planned
 from dgraph.config import load_config
 from dgraph.program import SHOWN_FINDINGS, compile_config

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import click
 
-from dgraph.cli.face import result_line, table
+from dgraph.cli.face import table
+from dgraph.cli.line import result_line
 from dgraph.cli.option import json_option, ranks_option
 from dgraph.runtime.connect import connected
 from dgraph.runtime.doctor import examine

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dgraph.cli.face import result_line
+from dgraph.cli.line import result_line
 from dgraph.cli.option import (
     checkpoint_option,
     config_argument,

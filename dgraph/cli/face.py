@@ -1,13 +1,12 @@
-"""The human face: tables and progress.
+"""The human face: tables.
 
-In: rows and events. Out: text on stdout. Promise: on a terminal rich tables and a live line; elsewhere plain lines.
+In: rows. Out: text on stdout. Promise: on a terminal rich tables; elsewhere plain lines.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -27,50 +26,3 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     print(title)
     for row in [list(columns), *texts]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def as_bytes(nbytes: float) -> str:
-    """A number of bytes with a unit: 14.0 GiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} GiB"
-
-
-def result_line(result: Mapping[str, Any]) -> None:
-    """The result as one JSON object on the last line of stdout."""
-    print(json.dumps(result), flush=True)
-
-
-class Progress:
-    """Progress of a training: one line that is written over on a terminal, and one plain line now and then in a file."""
-
-    def __init__(self, live: bool) -> None:
-        self._live = live
-        self._open = False
-
-    def __call__(self, entry: Mapping[str, Any]) -> None:
-        """Shows a step or the end of an epoch."""
-        if entry["kind"] == "step" and self._live:
-            self._write(
-                f"\r\x1b[Kstep {entry['step']}/{entry['steps']}  epoch {entry['epoch']}  loss {entry['loss']:.4f}  "
-                f"accuracy {entry['accuracy']:.3f}  {entry['seconds']:.1f} s"
-            )
-            self._open = True
-        elif entry["kind"] == "epoch":
-            self._write(("\r\x1b[K" if self._open else "") + self._epoch(entry) + "\n")
-            self._open = False
-
-    @staticmethod
-    def _epoch(entry: Mapping[str, Any]) -> str:
-        text = f"epoch {entry['epoch']}  step {entry['step']}"
-        for name in ("train", "validation"):
-            if entry.get(name):
-                text += f"  {name} loss {entry[name]['loss']:.4f} accuracy {entry[name]['accuracy']:.4f}"
-        return text
-
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from dgraph.cli.face import as_bytes, result_line, table
+from dgraph.cli.face import table
+from dgraph.cli.line import as_bytes, result_line
 from dgraph.cli.option import planned, rank_option, require_rank
 from dgraph.config import load_config
 from dgraph.program import compile_config, plan_summary

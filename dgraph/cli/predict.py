@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from dgraph.cli.face import result_line
+from dgraph.cli.line import result_line
 from dgraph.cli.option import (
     checkpoint_option,
     config_argument,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from dgraph.cli.face import as_bytes, result_line
+from dgraph.cli.line import as_bytes, result_line
 from dgraph.cli.option import planned, rank_option, require_rank
 from dgraph.config import load_config, to_yaml
 from dgraph.layout.dump import dump, dump_text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from dgraph.cli.face import result_line
+from dgraph.cli.line import result_line
 from dgraph.cli.option import planned, rank_option, require_rank
 from dgraph.config import load_config
 from dgraph.durable import faults, replace

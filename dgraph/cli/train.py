@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from dgraph.cli.face import Progress, result_line
+from dgraph.cli.line import Progress, result_line
 from dgraph.cli.option import config_argument, json_option, ranks_option, set_option, start_ranks
 from dgraph.config import load_config, to_yaml
 from dgraph.layout.dump import dump_text

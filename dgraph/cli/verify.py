@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from dgraph.cli.face import result_line, table
+from dgraph.cli.face import table
+from dgraph.cli.line import result_line
 from dgraph.cli.option import planned
 from dgraph.config import load_config
 from dgraph.verify import compare, one_rank, run_steps

@@ -1,0 +1,58 @@
+"""Plain lines: numbers with units, results as JSON, progress.
+
+In: values and events. Out: text on stdout. Promise: nothing that only tables need is imported, for ranks come here too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def as_bytes(nbytes: float) -> str:
+    """A number of bytes with a unit: 14.0 GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.1f} GiB"
+
+
+def result_line(result: Mapping[str, Any]) -> None:
+    """The result as one JSON object on the last line of stdout."""
+    print(json.dumps(result), flush=True)
+
+
+class Progress:
+    """Progress of a training: one line that is written over on a terminal, and one plain line now and then in a file."""
+
+    def __init__(self, live: bool) -> None:
+        self._live = live
+        self._open = False
+
+    def __call__(self, entry: Mapping[str, Any]) -> None:
+        """Shows a step or the end of an epoch."""
+        if entry["kind"] == "step" and self._live:
+            self._write(
+                f"\r\x1b[Kstep {entry['step']}/{entry['steps']}  epoch {entry['epoch']}  loss {entry['loss']:.4f}  "
+                f"accuracy {entry['accuracy']:.3f}  {entry['seconds']:.1f} s"
+            )
+            self._open = True
+        elif entry["kind"] == "epoch":
+            self._write(("\r\x1b[K" if self._open else "") + self._epoch(entry) + "\n")
+            self._open = False
+
+    @staticmethod
+    def _epoch(entry: Mapping[str, Any]) -> str:
+        text = f"epoch {entry['epoch']}  step {entry['step']}"
+        for name in ("train", "validation"):
+            if entry.get(name):
+                text += f"  {name} loss {entry[name]['loss']:.4f} accuracy {entry[name]['accuracy']:.4f}"
+        return text
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
