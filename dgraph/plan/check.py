@@ -114,18 +114,26 @@ def _is_sum(layout: Layout, tensor: str) -> bool:
         return True
     for name, port in writers:
         op = layout.ops[name]
-        plain = {e.terms[0][0] for e in op.node.port_map(port) if len(e.terms) == 1 or _tiles(e.terms, op)}
-        inner = {t for e in op.node.port_map(port) if _tiles(e.terms, op) for t, _ in e.terms}
+        sharp = {t for e in op.node.port_map(port) if len(e.terms) == 1 or _tiles(e.terms, op) for t, _ in e.terms}
         cut = {label for piece in op.share.pieces for label, interval in piece.items() if interval.axes()}
-        if cut - plain - inner:
+        if cut - sharp:
             return True
     return False
 
 
 def _tiles(terms: Sequence[tuple[str, int]], op: OpLayout) -> bool:
-    """Whether an index of two labels takes every value once: `outer * extent(inner) + inner`."""
+    """Whether an index `outer * extent(inner) + inner` takes every value of a range once on every rank: where several values of
+    `outer` come with a part of `inner`, the rects of ranks have gaps and overlap."""
     extents = dict(zip(op.node.access.space.labels, op.node.access.space.extents, strict=True))
-    return len(terms) == 2 and terms[1][1] == 1 and terms[0][1] == extents[terms[1][0]]
+    if len(terms) != 2 or terms[1][1] != 1 or terms[0][1] != extents[terms[1][0]]:
+        return False
+    return not any(
+        (
+            (piece[terms[0][0]].stop - piece[terms[0][0]].start > 1)
+            & (piece[terms[1][0]].stop - piece[terms[1][0]].start < extents[terms[1][0]])
+        ).any()
+        for piece in op.share.pieces
+    )
 
 
 def check_matching(layout: Layout, plans: Sequence[Plan]) -> list[Finding]:
