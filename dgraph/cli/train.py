@@ -99,7 +99,7 @@ class Folder:
         self._run.write_text("config.yaml", to_yaml(program.config.resolved()))
         few = range(min(program.ranks, 64))
         self._run.write_text("plan.json", json.dumps(plan_summary(program, few), indent=1) + "\n")
-        facts = environment() | {"mpi": self._communicator.library, "ranks": self._communicator.size}
+        facts = environment() | {"mpi": self._communicator.mpi, "ranks": self._communicator.size}
         self._run.write_text("environment.json", json.dumps(facts, indent=1) + "\n")
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ class Communicator(Protocol):
     rank: int
     size: int
     host: str
-    library: str
+    mpi: str
 
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
         """A transfer of these messages. Local. The buffers belong to the exchange from `start` until it is done."""
@@ -99,7 +99,7 @@ class OneRank:
 
     rank = 0
     size = 1
-    library = "none"
+    mpi = "none"
 
     def __init__(self) -> None:
         self.host = socket.gethostname()

@@ -59,7 +59,7 @@ def connect(task: Launched | None) -> Communicator:
     communicator = _load()
     if communicator.size != task.size:
         raise LaunchError(
-            f"{task.by} started {task.size} ranks, but {communicator.library} knows of {communicator.size}",
+            f"{task.by} started {task.size} ranks, but {communicator.mpi} knows of {communicator.size}",
             "launcher and library belong to different MPIs: use the mpiexec of that library, or set MPI4PY_LIBMPI",
         )
     return communicator

@@ -47,7 +47,7 @@ def examine(communicator: Communicator) -> Record:
     communicator.barrier()
     speeds = _share(communicator, {"alone": alone, "together": _sgemm(SGEMM_SECONDS)})
     return {
-        "mpi": communicator.library,
+        "mpi": communicator.mpi,
         "ranks": communicator.size,
         "hosts": dict(Counter(r["host"] for r in ranks)),
         "cores": [r["cores"] for r in ranks],

@@ -145,7 +145,7 @@ class MPICommunicator:
         self._largest_tag = tag if isinstance(tag, int) else 32767
         self.rank, self.size = world.rank, world.size
         self.host = MPI.Get_processor_name()
-        self.library = _library()
+        self.mpi = _library()
 
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
         for message in (*sends, *receives):

@@ -171,7 +171,7 @@ class _Use:
 class ThreadCommunicator:
     """One thread among the ranks of one process."""
 
-    library = "threads"
+    mpi = "threads"
 
     def __init__(self, board: _Board, rank: int) -> None:
         self._board, self.rank, self.size = board, rank, board.size

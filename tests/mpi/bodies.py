@@ -12,7 +12,7 @@ def octets(seed, n):
 def numbers_of_ranks(communicator):
     assert 0 <= communicator.rank < communicator.size
     assert communicator.host
-    assert communicator.library
+    assert communicator.mpi
 
 
 def ring(communicator):
