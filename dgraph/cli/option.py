@@ -29,12 +29,6 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object on the last line."
 )
 rank_option = click.option("--rank", type=click.IntRange(0), help="Which rank.")
-checkpoint_option = click.option(
-    "--checkpoint", type=click.Path(), required=True, help="A checkpoint, or a run folder."
-)
-subset_option = click.option(
-    "--subset", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True
-)
 
 
 def planned(function: F) -> F:

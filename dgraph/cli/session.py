@@ -1,0 +1,41 @@
+"""A rank with the parameters of a checkpoint, for commands that only look forward.
+
+In: a config and a checkpoint. Out: a `Worker` inside a guarded communicator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dgraph.cli.option import config_argument, json_option, ranks_option, set_option
+from dgraph.config import load_config
+from dgraph.program import compile_config
+from dgraph.runtime.connect import connected
+from dgraph.train import Worker
+
+F = TypeVar("F", bound=Callable[..., Any])
+_checkpoint = click.option("--checkpoint", type=click.Path(), required=True, help="A checkpoint, or a run folder.")
+_subset = click.option(
+    "--subset", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True
+)
+
+
+def measuring(function: F) -> F:
+    """The options of commands that run a checkpoint forward on a subset of the data."""
+    return config_argument(ranks_option(set_option(json_option(_checkpoint(_subset(function))))))
+
+
+@contextmanager
+def trained(config: str, overrides: Sequence[str], checkpoint: str) -> Iterator[Worker]:
+    """This rank's worker with the checkpoint's parameters. Collective."""
+    worker: list[Worker] = []
+    with connected(lambda: worker[0].where() if worker else "planning") as communicator:
+        program = compile_config(load_config(config, overrides, communicator.size), training=False)
+        worker.append(Worker(program, communicator))
+        worker[0].load(Path(checkpoint), states=False)
+        yield worker[0]
