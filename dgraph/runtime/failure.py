@@ -55,7 +55,9 @@ def tell(error: BaseException, place: str = "") -> None:
         traceback.print_exception(error)
         text = f"{place}: {type(error).__name__}: {error}".removesuffix(": ")
     if text:
-        print(" ".join(text.split("\n")), file=sys.stderr, flush=True)
+        # One write: a launcher that ends the ranks may drop what comes after.
+        sys.stderr.write(" ".join(text.split("\n")) + "\n")
+        sys.stderr.flush()
 
 
 def _place(communicator: Communicator, where: Callable[[], str]) -> str:
