@@ -86,6 +86,19 @@ class Interval:
         order = np.argsort(start[there])
         return bool((start[there][order][1:] >= stop[there][order][:-1]).all())
 
+    def disjoint(self) -> Interval:
+        """The same union with nothing in it twice: each place keeps what no place with a lower start (or number) has.
+
+        [0, 2) [1, 3) [1, 3)  ->  [0, 2) [2, 3) [3, 3)
+        """
+        start, stop = np.broadcast_arrays(self.start, self.stop)
+        order = np.lexsort((stop.ravel(), start.ravel()))
+        reached = np.maximum.accumulate(np.where(stop > start, stop, 0).ravel()[order])
+        first = np.empty_like(start).ravel()
+        first[order] = np.maximum(start.ravel()[order], np.concatenate([[0], reached[:-1]]))
+        kept = first.reshape(start.shape)
+        return Interval(np.minimum(kept, np.maximum(stop, start)), stop)
+
     def at(self, coordinates: Sequence[int]) -> tuple[int, int]:
         """(start, stop) of one rank."""
         return _at(self.start, coordinates), _at(self.stop, coordinates)

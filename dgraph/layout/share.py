@@ -69,13 +69,14 @@ def share_of_split(node: OpNode, record: Op, mesh: Mesh) -> Share:
 
 def share_of_input(node: OpNode, record: Op, port: str, written: Sequence[Interval], mesh: Mesh) -> Share:
     """The share that follows the rects on which the operand of `port` was written: labels that cannot be found from the operand
-    alone, and those that may not be cut, stay whole."""
+    alone, and those that may not be cut, stay whole. What several ranks wrote parts of a sum of goes to the first of them."""
     access = node.access
     results = {name for out, _ in node.outputs for e in access.maps[out] for name, _ in e.terms}
     choices: list[list[Piece]] = []
     for expression, interval, extent in zip(access.maps[port], written, access.dims[port], strict=True):
         if interval.axes() and not any(name in record.uncut for name, _ in expression.terms[:1]):
-            choices.append(_follow(access, expression, interval, extent, results, mesh))
+            alone = interval if interval.is_disjoint() else interval.disjoint()
+            choices.append(_follow(access, expression, alone, extent, results, mesh))
     return _combine(access, choices, mesh)
 
 
