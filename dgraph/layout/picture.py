@@ -41,12 +41,13 @@ def dot(layout: Layout, rank: int, table: Mapping[str, Op]) -> str:
     lines = [
         f"digraph {_quoted(layout.graph.name)} {{",
         f'  graph [bgcolor=white, ranksep=0.3, nodesep=0.2, labelloc=t, fontname="Helvetica", label={_quoted(title)}];',
-        '  node [fontname="Helvetica", fontsize=10, margin="0.06,0.03"];',
+        '  node [fontname="Helvetica", fontsize=10, margin="0.08,0.04"];',
         '  edge [fontname="Helvetica", fontsize=9, color="#444444", arrowsize=0.7];',
     ]
     for name, tensor in layout.tensors.items():
         style = _TENSOR_STYLE.get(tensor.node.role, _TENSOR)
-        text = [name, *(f"{_KEYS.get(key, key)} {_short(value)}" for key, value in tensor_lines(layout, name, rank))]
+        shown = [(key, value) for key, value in tensor_lines(layout, name, rank) if value is not None]
+        text = [name, *(f"{_KEYS.get(key, key)} {_short(value)}" for key, value in shown)]
         lines.append(f"  {_quoted('t:' + name)} [{style}, label={_quoted(chr(10).join(text))}];")
     for node in layout.graph.ops.values():
         lines += _op(layout, node, rank, table)
