@@ -63,11 +63,23 @@ def clean_environment():
     return {**clean, **threads, "PYTHONPATH": str(ROOT)}
 
 
-def start(mpi, ranks, script, *arguments, **changes):
-    """Start a script of this folder on so many ranks. `changes` to the environment come last."""
+def start_python(mpi, ranks, *arguments, **changes):
+    """Start Python with these arguments on so many ranks. `changes` to the environment come last."""
     mpiexec = launcher(mpi)
-    command = [mpiexec, "-n", str(ranks), sys.executable, HERE / script, *arguments]
+    command = [mpiexec, "-n", str(ranks), sys.executable, *arguments]
     env = {**rank_environment(mpi, mpiexec, ranks, clean_environment()), **changes}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def start(mpi, ranks, script, *arguments, **changes):
+    """Start a script of this folder on so many ranks."""
+    return start_python(mpi, ranks, HERE / script, *arguments, **changes)
+
+
+def start_front(*arguments, **changes):
+    """Start a command of dgraph as a user does; ranks, if there are to be some, are started by it."""
+    command = [sys.executable, "-m", "dgraph", *map(str, arguments)]
+    env = {**clean_environment(), **changes}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -85,3 +97,17 @@ def finish(job, seconds=60):
 
 def run(mpi, ranks, script, *arguments, **changes):
     return finish(start(mpi, ranks, script, *arguments, **changes))
+
+
+def dgraph(mpi, ranks, *arguments, **changes):
+    """Run a command of dgraph whose ranks are started by a launcher."""
+    return finish(start_python(mpi, ranks, "-m", "dgraph", *map(str, arguments), **changes))
+
+
+def descendants(pid):
+    """The processes below this one, by what the kernel says at the moment (Linux)."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
