@@ -11,7 +11,9 @@ data: {{source: synthetic, shape: {shape}, classes: {classes}, batch: {batch}, s
 """
 
 
-def config_text(layers, mesh="{y: 2, x: 2}", shape="[2, 8, 8]", classes=3, batch=6, dtype="float64", train="", name="net"):
+def config_text(
+    layers, mesh="{y: 2, x: 2}", shape="[2, 8, 8]", classes=3, batch=6, dtype="float64", train="", name="net"
+):
     """A whole config from layer lines."""
     head = HEAD.format(name=name, dtype=dtype, mesh=mesh, shape=shape, classes=classes, batch=batch, samples=4 * batch)
     rule = train or "{optimizer: {sgd: {rate: 0.1, momentum: 0.5}}, steps: 5}"

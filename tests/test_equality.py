@@ -1,5 +1,7 @@
 """Any layout gives the one-rank result: random networks, splits and meshes, ranks as threads."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def splits(draw, mesh, letters, sizes):
         if letter in sizes and draw(st.integers(0, 3)) == 0:
             cuts = sorted(draw(st.lists(st.integers(0, sizes[letter]), min_size=parts - 1, max_size=parts - 1)))
             bounds = [0, *cuts, sizes[letter]]
-            own = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+            own = [b - a for a, b in pairwise(bounds)]
             entries.append(f"{letter}: {{axes: [{', '.join(mine)}], sizes: {own}}}")
         else:
             entries.append(f"{letter}: [{', '.join(mine)}]")

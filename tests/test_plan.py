@@ -28,7 +28,9 @@ def altered(plans, rank, tensor, **changes):
     return [replace(p, transfers=MappingProxyType(transfers)) if p.rank == rank else p for p in plans]
 
 
-@pytest.mark.parametrize("mesh", ["{y: 1, x: 1}", "{y: 2, x: 1}", "{y: 2, x: 2}", "{y: 3, x: 2}", "{y: 5, x: 3}", "{y: 9, x: 9}"])
+@pytest.mark.parametrize(
+    "mesh", ["{y: 1, x: 1}", "{y: 2, x: 1}", "{y: 2, x: 2}", "{y: 3, x: 2}", "{y: 5, x: 3}", "{y: 9, x: 9}"]
+)
 def test_good_plans_pass(mesh):
     findings, peaks = program(config_text(SPATIAL, mesh)).check()
     assert findings == []
@@ -54,7 +56,9 @@ def test_data_parallel_sends_only_gradients():
 
 def test_sharded_update_is_reduce_scatter_and_all_gather():
     layers = ["{name: out, softmax: {classes: 8}, split: {N: p}}"]
-    text = config_text(layers, "{p: 4}", classes=8, batch=8, train="{optimizer: {adam: {rate: 0.1}}, steps: 1, shard: true}")
+    text = config_text(
+        layers, "{p: 4}", classes=8, batch=8, train="{optimizer: {adam: {rate: 0.1}}, steps: 1, shard: true}"
+    )
     made = program(text)
     weights = 8 * 2 * 8 * 8 * 8
     tensors = plan_summary(made, [1])["ranks"][0]["tensors"]
