@@ -108,11 +108,12 @@ def _contributions(own: Rect, transfer: Transfer | None) -> tuple[Integers, Inte
 
 
 def _is_sum(layout: Layout, tensor: str) -> bool:
-    """Whether ranks may add to the same element: several writers, or a cut label that the tensor's map lacks or blurs."""
-    writers = [(n, p) for n, p in layout.graph.writers[tensor] if layout.graph.ops[n].kind not in ("zero", "update")]
-    if len(writers) > 1:
+    """Whether ranks may add to the same element: a gradient, or a cut label that the tensor's map lacks or blurs."""
+    if layout.tensors[tensor].node.role == "gradient":
         return True
-    for name, port in writers:
+    for name, port in layout.graph.writers[tensor]:
+        if layout.graph.ops[name].kind == "update":
+            continue
         op = layout.ops[name]
         sharp = {t for e in op.node.port_map(port) if len(e.terms) == 1 or _tiles(e.terms, op) for t, _ in e.terms}
         cut = {label for piece in op.share.pieces for label, interval in piece.items() if interval.axes()}
