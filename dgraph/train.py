@@ -263,7 +263,9 @@ def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
             _end_of_epoch(worker, options, metrics, epoch + 1, worker.step == steps)
             metrics = worker.new_metrics() if worker.step < steps else metrics
     seconds = perf_counter() - start
-    result: dict[str, Any] = {"seconds": seconds, "steps": worker.step, "train": metrics.result()}
+    result: dict[str, Any] = {"seconds": seconds, "steps": worker.step, "train": None}
+    if metrics.samples:
+        result["train"] = metrics.result()
     for name in ("validation", "test"):
         measured = worker.evaluate(name)
         result[name] = measured.result() if measured.samples else None

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dgraph.error import DgraphError
-from dgraph.runtime.failure import status_of, tell
+from dgraph.runtime.cause import status_of, tell
 
 COMMANDS = {
     "train": "Train a network; start the ranks, or be one of them.",

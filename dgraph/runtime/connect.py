@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from dgraph.runtime.cause import status_of, tell
 from dgraph.runtime.communicator import Communicator, OneRank
 from dgraph.runtime.environment import Launched, launched
-from dgraph.runtime.failure import guard, status_of, tell
+from dgraph.runtime.failure import guard
 from dgraph.runtime.launch import LaunchError, library_path
 
 _OTHERS_WAIT_SECONDS = 0.5

@@ -10,54 +10,20 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from dgraph.error import DgraphError
+from dgraph.runtime.cause import status_of, tell
 from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.environment import die_with_parent
-
-_DEFECT_STATUS = 1
-_INTERRUPT_STATUS = 130
-
-
-def status_of(error: BaseException) -> int:
-    """The exit status for what a rank raised."""
-    if isinstance(error, DgraphError):
-        return error.status
-    if isinstance(error, KeyboardInterrupt):
-        return _INTERRUPT_STATUS
-    if isinstance(error, SystemExit):
-        code = error.code
-        return code if isinstance(code, int) else int(code is not None)
-    return _DEFECT_STATUS
 
 
 def patience(rank: int) -> float:
     """Seconds that a failed rank leaves to lower ones: none for rank 0, at most 1.3."""
     return 0.0 if rank == 0 else 0.3 + 0.1 * min(rank, 10)
-
-
-def tell(error: BaseException, place: str = "") -> None:
-    """Print the cause on stderr: one line, after the traceback if it is a defect."""
-    if isinstance(error, DgraphError):
-        text = str(error)
-    elif isinstance(error, KeyboardInterrupt):
-        text = "interrupted"
-    elif isinstance(error, SystemExit):
-        text = error.code if isinstance(error.code, str) else ""
-    else:
-        traceback.print_exception(error)
-        text = f"{place}: {type(error).__name__}: {error}".removesuffix(": ")
-    if text:
-        # One write: a launcher that ends the ranks may drop what comes after.
-        sys.stderr.write(" ".join(text.split("\n")) + "\n")
-        sys.stderr.flush()
 
 
 def _place(communicator: Communicator, where: Callable[[], str]) -> str:
