@@ -60,6 +60,14 @@ def test_train_evaluate_predict(result, one_rank, tmp_path):
     assert told == {"output": str(tmp_path / "out.npz"), "samples": trained["test"]["samples"]}
 
 
+def test_predict_into_a_folder_that_is_not_there(result, one_rank, tmp_path, capsys):
+    result("train", one_rank, "--run", tmp_path / "run")
+    with pytest.raises(SystemExit) as exit_:
+        main(["predict", str(one_rank), "--checkpoint", str(tmp_path / "run"), "-o", str(tmp_path / "no/out.npz")])
+    assert exit_.value.code == 4
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/no/out.npz")
+
+
 def test_check(result, config):
     told = result("check", config)
     assert told["ok"] is True

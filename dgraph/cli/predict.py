@@ -12,7 +12,7 @@ import numpy as np
 from dgraph.cli.line import result_line
 from dgraph.cli.option import start_ranks
 from dgraph.cli.session import measuring, trained
-from dgraph.durable import replace
+from dgraph.durable import faults, replace
 from dgraph.train import predict
 
 
@@ -30,7 +30,8 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
         if found is not None:
             content = io.BytesIO()
             np.savez(content, allow_pickle=False, **found, **{"class": found["probability"].argmax(axis=1)})
-            replace(Path(output), content.getvalue())
+            with faults(Path(output)):
+                replace(Path(output), content.getvalue())
             print(f"{len(found['index'])} predictions in {output}")
             if as_json:
                 result_line({"output": output, "samples": len(found["index"])})
