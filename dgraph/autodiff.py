@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from dgraph.error import ConfigError
-from dgraph.graph.node import Graph, Op, OpNode, TensorNode
+from dgraph.graph.node import Graph, Op, OpNode, State, TensorNode, family
 from dgraph.ops.frame import update_access, zero_access
 
 
@@ -34,6 +34,12 @@ def add_gradients(graph: Graph, table: Mapping[str, Op]) -> Graph:
         raise ConfigError("nothing to train: no loss depends on a parameter", "add a softmax layer")
     zeros = [_zero_node(tensor) for tensor in gradients.values()]
     updates = [_update_node(parameter, gradients) for parameter in graph.parameters]
+    updates += [
+        _follow_node(op, tensor, table[op.op].states[port])
+        for op in graph.ops.values()
+        for port, tensor in op.inputs
+        if port in table[op.op].states
+    ]
     ops = {op.name: op for op in (*graph.ops.values(), *zeros, *backward, *updates)}
     _check_names([op.name for op in (*graph.ops.values(), *zeros, *backward, *updates)])
     return Graph(graph.name, MappingProxyType(ops), MappingProxyType({**graph.tensors, **gradients}))
@@ -55,7 +61,7 @@ def _depend_on_parameters(graph: Graph, table: Mapping[str, Op]) -> set[str]:
     wanted = {parameter.name for parameter in graph.parameters}
     for op in graph.ops.values():
         rule = table[op.op].gradient
-        if rule and any(port in rule.of and tensor in wanted for port, tensor in op.inputs):
+        if rule and any(family(port) in rule.of and tensor in wanted for port, tensor in op.inputs):
             wanted.update(tensor for _, tensor in op.outputs)
     return wanted
 
@@ -75,7 +81,7 @@ def _gradient_node(op: OpNode, record: Op, graph: Graph, wanted: set[str],
                    gradients: dict[str, TensorNode]) -> OpNode | None:  # fmt: skip
     """The gradient op of `op`, or None where no delta arrives or none is wanted; adds the gradient tensors it writes."""
     rule = record.gradient
-    if rule is None or not any(port in rule.of and tensor in wanted for port, tensor in op.inputs):
+    if rule is None or not any(family(port) in rule.of and tensor in wanted for port, tensor in op.inputs):
         return None
     ports = dict(op.outputs)
     blocked = [tensor for port, tensor in op.outputs if port not in rule.by and f"{tensor}.grad" in gradients]
@@ -91,12 +97,12 @@ def _gradient_node(op: OpNode, record: Op, graph: Graph, wanted: set[str],
     if not deltas:
         return None
     joined = (*op.inputs, *op.outputs)
-    reads = [(port, tensor) for port, tensor in joined if port in rule.reads]
+    reads = [(port, tensor) for port, tensor in joined if port in rule.reads or family(port) in rule.reads]
     writes = [
         (f"{port}.delta", _gradient_of(tensor, graph, gradients, "gradient"))
-        for port in rule.of
-        for joined_port, tensor in op.inputs
-        if joined_port == port and tensor in wanted
+        for kind in rule.of
+        for port, tensor in op.inputs
+        if family(port) == kind and tensor in wanted
     ]
     return OpNode(
         name=f"{op.name}.grad",
@@ -137,4 +143,19 @@ def _update_node(parameter: TensorNode, gradients: Mapping[str, TensorNode]) -> 
         outputs=(("output", parameter.name),),
         access=update_access({}, {"gradient": parameter.dim}),
         split=parameter.attributes["update_split"],
+    )
+
+
+def _follow_node(op: OpNode, state: str, rule: State) -> OpNode:
+    """The node by which a state follows a result of its op after a training step."""
+    followed = dict(op.outputs)[rule.follows]
+    attributes = {"momentum": op.attributes[rule.momentum], "factor": rule.factor(op.attributes, op.access)}
+    return OpNode(
+        name=f"update_{state}",
+        op="follow",
+        kind="update",
+        inputs=(("gradient", followed),),
+        outputs=(("output", state),),
+        access=update_access({}, {"gradient": op.access.dims[rule.follows]}),
+        attributes=MappingProxyType(attributes),
     )

@@ -73,8 +73,9 @@ class Worker:
         schedule = self.program.schedule(self.program.plan(self.communicator.rank))
         with data_place(self.program.config):
             self.source = open_source(data_spec(self.program.config))
-        self.engine = Engine(schedule, self.program.layout, self.communicator, self.program.optimizer, self._feed)
-        self.engine.store.initialise(self.program.graph, self.program.config.seed)
+        seed = self.program.config.seed
+        self.engine = Engine(schedule, self.program.layout, self.communicator, self.program.optimizer, self._feed, seed)
+        self.engine.store.initialise(self.program.graph, seed)
         self.indices = np.full(self.program.config.data.batch, -1, dtype=np.int64)
 
     def _feed(self, places: Mapping[str, tuple[Array, Rect]]) -> None:
@@ -200,7 +201,7 @@ class Worker:
             raise DataError(
                 f"{checkpoint.path}: written with the optimizer {names}", "resume with the same, or evaluate it"
             )
-        for parameter in self.program.graph.parameters:
+        for parameter in self.program.graph.kept:
             if checkpoint.dim(parameter.name) != parameter.dim:
                 what = f"{checkpoint.path}: {parameter.name} has dim {list(checkpoint.dim(parameter.name))}"
                 raise DataError(f"{what}, not {list(parameter.dim)}", "the network is not the one that was saved")

@@ -41,7 +41,7 @@ def run_steps(config: Config, steps: int) -> Outcome:
     else:
         parts = run_threads(program.ranks, lambda communicator: _run_rank(program, communicator, steps), 120.0)
     gradients = [t.name for t in program.graph.tensors.values() if t.role == "gradient"]
-    parameters = [p.name for p in program.graph.parameters]
+    parameters = [p.name for p in program.graph.kept]
     return Outcome(
         metrics=parts[0][0],
         gradients={name: _assemble(program, name, [found for _, found in parts]) for name in gradients},
@@ -70,7 +70,7 @@ def _run_rank(program: Program, communicator: Communicator, steps: int) -> tuple
         metrics.append(worker.train_step(batches.indices(epoch, at)))
     found = {}
     for tensor in program.graph.tensors.values():
-        value = worker.engine.value(tensor.name) if tensor.role in ("gradient", "parameter") else None
+        value = worker.engine.value(tensor.name) if tensor.role in ("gradient", "parameter", "state") else None
         if value is not None:
             found[tensor.name] = (program.layout.read_rect(tensor.name, communicator.rank), value.copy())
     communicator.close()

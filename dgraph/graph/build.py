@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from typing import Any
 
 from dgraph.error import ConfigError, DgraphError
-from dgraph.graph.node import EMPTY, REQUIRED, Access, Dim, Graph, Op, OpNode, TensorNode
+from dgraph.graph.node import EMPTY, REQUIRED, Access, Dim, Graph, Op, OpNode, State, TensorNode, family
 from dgraph.graph.spec import NodeSpec, ParameterSpec
 
 _OUTPUT_NAMES = {"raw_data": "raw_output", "labels": "labels_output"}
@@ -26,6 +27,7 @@ def build_graph(name: str, specs: Sequence[NodeSpec], parameters: Sequence[Param
     Raises ConfigError, with the place of the node, for unknown ops, ports, tensors and attributes, for shapes that do not fit,
     cycles, names used twice, and parameters that no node reads.
     """
+    specs = [_numbered(spec, table[spec.op]) if spec.op in table else spec for spec in specs]
     declared = {parameter.name: parameter for parameter in parameters}
     ops: dict[str, OpNode] = {}
     tensors: dict[str, TensorNode] = {}
@@ -66,6 +68,19 @@ def closest(word: str, words: Iterable[str]) -> str:
     known = sorted(words)
     near = difflib.get_close_matches(word, known, 1)
     return f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
+
+
+def _numbered(spec: NodeSpec, op: Op) -> NodeSpec:
+    """The spec with the ports of a family by number: `input: [a, b]` becomes `input0: a, input1: b`."""
+    if not any(port in op.many for port, _ in spec.inputs):
+        return spec
+    counts = dict.fromkeys(op.many, 0)
+    inputs = []
+    for port, tensor in spec.inputs:
+        inputs.append((f"{port}{counts[port]}" if port in counts else port, tensor))
+        if port in counts:
+            counts[port] += 1
+    return replace(spec, inputs=tuple(inputs))
 
 
 def _name_outputs(specs: Sequence[NodeSpec], table: Mapping[str, Op]) -> dict[str, dict[str, str]]:
@@ -148,21 +163,32 @@ def _attributes(spec: NodeSpec, op: Op, spatial: int) -> Mapping[str, Any]:
 
 def _check_ports(spec: NodeSpec, op: Op) -> None:
     ports = [port for port, _ in spec.inputs]
+    known = {*op.inputs} - {*op.many}
     for port in ports:
-        if port not in op.inputs:
+        if port not in known and (family(port) not in op.many or port == family(port)):
             what = f"{op.name} has no input port {port}"
             raise ConfigError(what, closest(port, op.inputs or ["none"])).about(spec.name, f"inputs.{port}")
         if ports.count(port) > 1 and port not in op.variadic:
             raise ConfigError(f"port {port} of {op.name} takes one tensor").about(spec.name, f"inputs.{port}")
+    _check_families(spec, op, ports)
     for port in op.inputs:
-        if port not in ports and port not in op.optional:
+        if port not in ports and port not in op.optional and port not in op.many:
             raise ConfigError(f"port {port} of {op.name} is not joined to a tensor").about(spec.name, "inputs")
+
+
+def _check_families(spec: NodeSpec, op: Op, ports: Sequence[str]) -> None:
+    """The ports of a family are numbered from 0, without gaps."""
+    for name in op.many:
+        members = sorted(int(port[len(name) :]) for port in ports if family(port) == name)
+        if members != list(range(len(members))) or not members:
+            what = f"{op.name} takes the ports {name}0, {name}1, ..."
+            raise ConfigError(what, f"not {', '.join(ports) or 'none'}").about(spec.name, "inputs")
 
 
 def _access(spec: NodeSpec, op: Op, tensors: Mapping[str, TensorNode]) -> tuple[Access, Mapping[str, Any]]:
     dims: dict[str, Dim] = {}
     for port, tensor in spec.inputs:
-        if port in op.parameters or port in op.variadic:
+        if port in op.parameters or port in op.states or port in op.variadic:
             continue
         if tensor not in tensors:
             raise _no_tensor(spec, port, tensor, tensors)
@@ -194,6 +220,8 @@ def _add_node(spec: NodeSpec, outputs: Mapping[str, str], op: Op, declared: Mapp
     for port, tensor in spec.inputs:
         if port in op.parameters:
             _add_parameter(spec, tensor, access.dims[port], port, declared, tensors)
+        elif port in op.states:
+            _add_state(spec, tensor, access.dims[port], op.states[port], tensors)
         elif tensor not in tensors and tensor not in declared:
             raise _no_tensor(spec, port, tensor, tensors)
     role = "data" if op.name == "data" else "activation"
@@ -233,6 +261,15 @@ def _add_parameter(reader: NodeSpec, name: str, dim: Dim, port: str, declared: M
         }
     )
     tensors[name] = TensorNode(name, dim, "parameter", attributes=attributes)
+
+
+def _add_state(reader: NodeSpec, name: str, dim: Dim, state: State, tensors: dict[str, TensorNode]) -> None:
+    if name in tensors:
+        what = f"{name} is joined to two nodes"
+        raise ConfigError(what, "a state follows the results of one node").about(reader.name, "inputs")
+    init = MappingProxyType({"constant": MappingProxyType({"value": state.initial})})
+    attributes = MappingProxyType({"init": init, "update": f"update_{name}", "update_split": None, "shard": False})
+    tensors[name] = TensorNode(name, dim, "state", attributes=attributes)
 
 
 def _check_parameters(declared: Mapping[str, ParameterSpec], tensors: Mapping[str, TensorNode]) -> None:

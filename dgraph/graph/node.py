@@ -21,6 +21,11 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 REQUIRED = object()
 
 
+def family(port: str) -> str:
+    """The port of an op's record that a node's port belongs to: `input1.delta` -> `input`."""
+    return port.removesuffix(".delta").rstrip("0123456789")
+
+
 @dataclass(frozen=True)
 class Attribute:
     """One attribute of an op: `read(value, spatial)` checks and normalises it (`spatial`: how many spatial
@@ -50,15 +55,32 @@ class Gradient:
 
 
 @dataclass(frozen=True)
+class State:
+    """A tensor that training follows but no gradient changes, such as a running mean: after every training step it becomes
+    `(1 - momentum) * state + momentum * factor * result`.
+
+    `follows` is the result's port; `momentum` the attribute that holds the share of the new value; `factor(attributes, access)`
+    scales it; `initial` is the first value.
+    """
+
+    follows: str
+    momentum: str = "momentum"
+    factor: Callable[[Attributes, Access], float] = lambda attributes, access: 1.0
+    initial: float = 0.0
+
+
+@dataclass(frozen=True)
 class Op:
     """One op, as data. Adding an op is one such record in `dgraph.ops` and its kernels.
 
     `access(attributes, dims)` gets the dims of the data inputs and gives space, maps and the dims of all ports
     (raising ConfigError for shapes that do not fit); `cuts` names what a split may cut: the user's letter -> a label, or a pair
     (outer, inner) where a dimension is `outer * extent(inner) + inner`; labels in `uncut` may never be cut, with the
-    reason why; `attributes` gives every attribute's check and default (see `dgraph.ops.attribute`); `flops` is the
-    arithmetic of one point of the iteration space; `traced` are the lines of a trace: (key, port), and `shown` the
-    names of ports in it where they are not the ports' own.
+    reason why; `many` are input ports that stand for a family `port0, port1, ...`; `states` are input ports joined to tensors
+    that training follows; `proportional`: cuts follow an input in proportion where a label is longer than the input's
+    dimension; `attributes` gives every attribute's check and default (see `dgraph.ops.attribute`); `flops` is the arithmetic
+    of one point of the iteration space; `traced` are the lines of a trace: (key, port), and `shown` the names of ports in
+    it where they are not the ports' own.
     """
 
     name: str
@@ -68,6 +90,9 @@ class Op:
     parameters: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     variadic: tuple[str, ...] = ()
+    many: tuple[str, ...] = ()
+    states: Mapping[str, State] = field(default_factory=lambda: EMPTY)
+    proportional: bool = False
     attributes: Mapping[str, Attribute] = field(default_factory=lambda: EMPTY)
     cuts: Callable[[Access], Mapping[str, str | tuple[str, str]]] = lambda access: {
         name.upper(): name for name in access.space.labels
@@ -115,7 +140,7 @@ class OpNode:
 
 @dataclass(frozen=True)
 class TensorNode:
-    """A tensor: `role` is data, activation, parameter, gradient or seed (a constant gradient of a loss)."""
+    """A tensor: `role` is data, activation, parameter, state (see `State`), gradient or seed (a constant gradient of a loss)."""
 
     name: str
     dim: Dim
@@ -148,3 +173,8 @@ class Graph:
     @property
     def parameters(self) -> tuple[TensorNode, ...]:
         return tuple(t for t in self.tensors.values() if t.role == "parameter")
+
+    @property
+    def kept(self) -> tuple[TensorNode, ...]:
+        """What lasts from step to step: parameters and states."""
+        return tuple(t for t in self.tensors.values() if t.role in ("parameter", "state"))

@@ -7,7 +7,7 @@ tensors, no arrays: so that work space can be counted by a plan that runs nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Action = Callable[[], None]
 
 
+@dataclass
+class Moment:
+    """When a kernel runs: the run's seed, the step (from 1), and whether it trains. Set before every run of a schedule; a kernel
+    reads it when it runs, not when it is bound."""
+
+    seed: int = 0
+    step: int = 0
+    training: bool = True
+
+
 @dataclass(frozen=True)
 class Call:
     """One piece of one op for one kernel.
@@ -27,6 +37,7 @@ class Call:
     `rects` holds the rect of every port that takes part (ports of a gradient op as `output.delta`, `filters.delta`; a
     port that is not there is not wanted). The arrays given to `bind` have exactly these shapes, in the order of the
     tensor's dim (their strides are arbitrary). `accumulate` lists the written ports to be added into; the others are assigned.
+    `purpose` is the forward node's name, which tells apart streams of random values.
     """
 
     op: str
@@ -37,6 +48,8 @@ class Call:
     rects: Mapping[str, Rect]
     accumulate: frozenset[str]
     dtype: str
+    purpose: str = ""
+    moment: Moment = field(default_factory=Moment, compare=False)
 
     @property
     def space(self) -> Space:

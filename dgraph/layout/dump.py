@@ -36,7 +36,7 @@ def op_lines(layout: Layout, node: OpNode, rank: int, table: Mapping[str, Op]) -
 def tensor_lines(layout: Layout, tensor: str, rank: int) -> list[Line]:
     """dim, read_rect and write_rect of a tensor; nobody writes a parameter but its update, outside the forward graph."""
     node = layout.tensors[tensor].node
-    written = None if node.role == "parameter" else layout.write_rect(tensor, rank)
+    written = None if node.role in ("parameter", "state") else layout.write_rect(tensor, rank)
     return [("dim", node.dim), ("read_rect", layout.read_rect(tensor, rank)), ("write_rect", written)]
 
 

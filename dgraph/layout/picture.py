@@ -26,6 +26,7 @@ _OP_STYLE = {
 }
 _TENSOR = 'shape=ellipse, style=filled, color="#555555", fillcolor="#ffffff"'
 _TENSOR_STYLE = {
+    "state": 'shape=ellipse, peripheries=2, style="filled,dashed", color="#8a6d00", fillcolor="#fffbe6"',
     "parameter": 'shape=ellipse, peripheries=2, style=filled, color="#8a6d00", fillcolor="#fff6c9"',
     "gradient": 'shape=ellipse, style="filled,dashed", color="#a1551b", fillcolor="#fffaf6"',
     "seed": 'shape=ellipse, style="filled,dotted", color="#a1551b", fillcolor="#fffaf6"',

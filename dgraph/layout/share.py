@@ -76,7 +76,7 @@ def share_of_input(node: OpNode, record: Op, port: str, written: Sequence[Interv
     for expression, interval, extent in zip(access.maps[port], written, access.dims[port], strict=True):
         if interval.axes() and not any(name in record.uncut for name, _ in expression.terms[:1]):
             alone = interval if interval.is_disjoint() else interval.disjoint()
-            choices.append(_follow(access, expression, alone, extent, results, mesh))
+            choices.append(_follow(access, expression, alone, extent, results, record.proportional))
     return _combine(access, choices, mesh)
 
 
@@ -167,8 +167,9 @@ def _grid_intervals(run: Interval, count: int, total: int) -> list[Interval]:
 
 
 def _follow(access: Access, expression: Affine, written: Interval, extent: int, results: set[str],
-            mesh: Mesh) -> list[Piece]:  # fmt: skip
-    """The labels of one operand index, from the interval on which the operand was written."""
+            proportional: bool) -> list[Piece]:  # fmt: skip
+    """The labels of one operand index, from the interval on which the operand was written. `proportional`: where the label is
+    longer than the operand, as in a concatenation, the bounds grow with it."""
     extents = dict(zip(access.space.labels, access.space.extents, strict=True))
     leading = [(n, c) for n, c in expression.terms if n in results] or list(expression.terms)
     if not leading:
@@ -180,7 +181,8 @@ def _follow(access: Access, expression: Affine, written: Interval, extent: int, 
 
     def boundary(at: Integers) -> Integers:
         """Where a bound of the operand falls among the label's values; both ends stay ends."""
-        inside = np.clip(-(-at // coefficient), 0, extents[name])
+        longer = extents[name] if proportional and extents[name] > extent else extent
+        inside = np.clip(-(-at * longer // (coefficient * extent)), 0, extents[name])
         return np.where(at <= 0, 0, np.where(at >= extent, extents[name], inside))
 
     empty = written.empty()

@@ -11,6 +11,6 @@ from dgraph.ops import contraction, frame, loss, pointwise, pool
 OPS: Mapping[str, Op] = MappingProxyType(
     {op.name: op for family in (frame, contraction, pointwise, pool, loss) for op in family.OPS}
 )
-ADDED = frozenset(op.name for op in (frame.UPDATE, frame.ZERO_OP))
+ADDED = frozenset(op.name for op in (frame.UPDATE, frame.ZERO_OP, frame.FOLLOW))
 """The ops that no config declares: training adds them."""
 DECLARED: Mapping[str, Op] = MappingProxyType({name: op for name, op in OPS.items() if name not in ADDED})

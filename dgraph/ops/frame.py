@@ -53,4 +53,5 @@ DATA = Op(
 )
 UPDATE = Op(name="update", access=update_access, inputs=("gradient",), flops=2)
 ZERO_OP = Op(name="zero", access=zero_access, inputs=(), flops=0, traced=())
-OPS = (DATA, UPDATE, ZERO_OP)
+FOLLOW = Op(name="follow", access=update_access, inputs=("gradient",), flops=3)
+OPS = (DATA, UPDATE, ZERO_OP, FOLLOW)

@@ -30,6 +30,14 @@ def tile_labels(count: int) -> tuple[str, ...]:
     return ("tz", "ty", "tx")[3 - count :]
 
 
+def dimension_labels(ndim: int) -> tuple[str, ...]:
+    """One label a dimension of a tensor with any number of them: n, c, spatial letters; beyond five dimensions x2, x3 ..."""
+    if ndim < 1:
+        raise ConfigError("a tensor without dimensions cannot be an input here")
+    names = ("n", "c", *spatial_labels(ndim - 2)) if 2 <= ndim <= 5 else ("n", "c", *(f"x{d}" for d in range(2, ndim)))
+    return names[:ndim]
+
+
 def labels_map(*names: str) -> Map:
     """The map that takes one label a dimension; "0" stands for the index 0."""
     return tuple(ZERO if name == "0" else label(name) for name in names)

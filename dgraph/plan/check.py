@@ -17,6 +17,7 @@ from itertools import product
 
 import numpy as np
 
+from dgraph.graph.access import image
 from dgraph.layout.assign import Layout, OpLayout
 from dgraph.layout.field import Integers
 from dgraph.plan.make import Plan, Transfer
@@ -87,9 +88,10 @@ def check_reads(layout: Layout, plan: Plan, summed: set[str]) -> Iterator[Findin
 
 
 def _is_zero(layout: Layout, name: str, rect: Rect, rank: int) -> bool:
-    """Whether a part of a gradient is the zero that it was set to: no rank adds to it, as where no window reaches."""
+    """Whether a part of a gradient, or of a result with gaps, is the zero that it was set to: no rank adds to it, as where no
+    window reaches."""
     tensor = layout.tensors[name]
-    if tensor.node.role != "gradient":
+    if tensor.node.role != "gradient" and not _has_gaps(layout, name):
         return False
     place = layout.mesh.coordinates(rank)
     hit = tensor.write.overlaps(rect)
@@ -97,6 +99,18 @@ def _is_zero(layout: Layout, name: str, rect: Rect, rank: int) -> bool:
         if axis in tensor.replicas and size > 1:
             hit = np.take(hit, [place[axis]], axis=axis)
     return not hit.any()
+
+
+def _has_gaps(layout: Layout, name: str) -> bool:
+    """Whether the op that writes a tensor leaves elements of it out, wherever it is cut."""
+    dim = layout.graph.tensors[name].dim
+    for writer, port in layout.graph.writers[name]:
+        node = layout.graph.ops[writer]
+        space, index = node.access.space, node.port_map(port)
+        dense = all(expression.is_dense(space.box(space.whole)) for expression in index)
+        if node.kind == "forward" and not (dense and image(index, space, space.whole, dim) == Rect.whole(dim)):
+            return True
+    return False
 
 
 def _contributions(own: Rect, transfer: Transfer | None) -> tuple[Integers, Integers]:

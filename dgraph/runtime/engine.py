@@ -3,19 +3,20 @@
 In: a schedule, a layout, kernels, an optimizer, a feed. Out: `Engine`: `train_step`, `forward`. Promise: all is bound before the
 first step; a step calls actions without arguments, one after the other, and decides nothing.
 
-State: the buffers and optimizer arrays (`store`), the count of updates (`updates`), and which action is running (`where`).
+State: the buffers and optimizer arrays (`store`), the count of updates (`updates`), when it is (`moment`), and which action is
+running (`where`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 
 from dgraph.graph.node import Graph
-from dgraph.kernels.call import Action, Array
+from dgraph.kernels.call import Action, Array, Moment
 from dgraph.kernels.numpy import KERNELS, UPDATES
 from dgraph.layout.assign import Layout
 from dgraph.rect import Rect
@@ -54,10 +55,11 @@ class Engine:
     """One rank at work. Making it is collective; so are `train_step` and `forward`."""
 
     def __init__(self, schedule: Schedule, layout: Layout, communicator: Communicator, optimizer: Optimizer,
-                 feed: Feeder) -> None:  # fmt: skip
+                 feed: Feeder, seed: int = 0) -> None:  # fmt: skip
         self.schedule, self.layout, self.communicator, self.optimizer = schedule, layout, communicator, optimizer
         self.store = Store(schedule, optimizer.states)
         self.updates = 0
+        self.moment = Moment(seed)
         self._feed = feed
         self._position = 0
         self._transfers: dict[str, BoundTransfer] = {}
@@ -81,10 +83,12 @@ class Engine:
     def train_step(self, recorder: Recorder | None = None) -> None:
         """Forward, gradient, update. Collective."""
         self.updates += 1
+        self.moment.step, self.moment.training = self.updates, True
         self._run(self._steps, self._actions, recorder)
 
     def forward(self, recorder: Recorder | None = None) -> None:
-        """The forward nodes alone. Collective."""
+        """The forward nodes alone, as in an evaluation. Collective."""
+        self.moment.training = False
         self._run(self._forward, self._forward_actions, recorder)
 
     def _run(self, steps: Sequence[Bound], actions: Sequence[Action], recorder: Recorder | None) -> None:
@@ -123,13 +127,16 @@ class Engine:
                 return Bound(transfer.tensor, "wait", self._transfers[transfer.tensor].wait, 0)
 
     def _compute(self, step: Compute) -> Action:
-        call = step.call
+        call = replace(step.call, moment=self.moment)
         arrays = {port: self.store.view(place) for port, place in step.ports.items()}
         return KERNELS[call.op, call.gradient].bind(call, arrays, self.store.scratch)
 
     def _update(self, step: Update) -> Action:
-        return UPDATES[self.optimizer.name].bind(
-            self.optimizer.hyper,
+        rule, hyper = (
+            ("follow", step.follow) if step.follow is not None else (self.optimizer.name, self.optimizer.hyper)
+        )
+        return UPDATES[rule].bind(
+            hyper,
             self.store.view(step.target),
             self.store.view(step.gradient),
             self.store.states[step.parameter],

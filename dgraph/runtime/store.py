@@ -32,7 +32,8 @@ class Store:
         updates = [step for step in schedule.steps if isinstance(step, Update)]
         names = tuple(states)
         self.states: dict[str, dict[str, Array]] = {
-            step.parameter: {state: self._like(step.target) for state in names} for step in updates
+            step.parameter: {state: self._like(step.target) for state in (names if step.follow is None else ())}
+            for step in updates
         }
         self.updated = {step.parameter: step.target[1] for step in updates}
 
@@ -59,8 +60,8 @@ class Store:
         return None if number is None else (self.schedule.placement.buffers[number].rect, self.buffers[number])
 
     def initialise(self, graph: Graph, seed: int) -> None:
-        """Draws the first values of all parameters by global index."""
-        for parameter in graph.parameters:
+        """Draws the first values of all parameters and states by global index."""
+        for parameter in graph.kept:
             init: Mapping[str, Mapping[str, float]] = parameter.attributes["init"]
             fan_in, fan_out = fans(graph, parameter.name)
             places = self.schedule.placement.places[parameter.name]

@@ -48,12 +48,14 @@ class Zero:
 
 @dataclass(frozen=True)
 class Update:
-    """Updates a parameter on `rect` from its gradient: both as (buffer, rect)."""
+    """Updates a parameter on `rect` from its gradient: both as (buffer, rect). A state is updated from the result that it follows,
+    by the numbers in `follow`."""
 
     node: str
     parameter: str
     gradient: tuple[int, Rect]
     target: tuple[int, Rect]
+    follow: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "fl
     by_node = {name: _node_steps(layout, name, plan.rank, placement, dtype) for name in graph.ops}
     steps, forward = _with_transfers(graph, plan, by_node)
     calls = [step.call for step in steps if isinstance(step, Compute)]
-    updated = sum(step.target[1].volume for step in steps if isinstance(step, Update))
+    updates = [step for step in steps if isinstance(step, Update)]
+    updated = sum(step.target[1].volume for step in updates if step.follow is None)
     workspace = [kernels[call.op, call.gradient].workspace(call) for call in calls]
     return Schedule(
         rank=plan.rank,
@@ -126,7 +129,7 @@ def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "fl
         placement=placement,
         steps=tuple(steps),
         forward=forward,
-        workspace_nbytes=max([*workspace, update_workspace if updated else 0, 0]),
+        workspace_nbytes=max([*workspace, update_workspace if updates else 0, 0]),
         staging_nbytes=sum(_staging(transfer) for transfer in plan.transfers.values()) * itemsize,
         state_nbytes=updated * states * itemsize,
     )
@@ -192,7 +195,8 @@ def _update_steps(layout: Layout, node: OpNode, rank: int, placement: Placement)
     source, target = placement.places[gradient].read, placement.places[parameter].write
     if not rect or source is None or target is None:
         return []
-    return [Update(node.name, parameter, (source, rect), (target, rect))]
+    follow = node.attributes if node.op == "follow" else None
+    return [Update(node.name, parameter, (source, rect), (target, rect), follow)]
 
 
 def _zero_step(layout: Layout, node: OpNode, rank: int, placement: Placement) -> Zero:
@@ -229,7 +233,7 @@ def _covers(layout: Layout, name: str, port: str, pieces: Sequence[Rect], rect: 
 def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement, dtype: str) -> list[Step]:
     node = op.node
     pieces = layout.pieces(node.name, rank)
-    steps: list[Step] = _clears(node, pieces, placement)
+    steps: list[Step] = _clears(layout, node, pieces, rank, placement)
     for piece in pieces:
         ports, accumulate = {}, set()
         for port, tensor in (*node.inputs, *node.outputs):
@@ -244,7 +248,10 @@ def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement
             continue
         rects = {port: rect for port, (_, rect) in ports.items()}
         gradient = node.kind == "gradient"
-        call = Call(node.op, gradient, node.attributes, node.access, piece, rects, frozenset(accumulate), dtype)
+        purpose = node.forward or node.name
+        call = Call(
+            node.op, gradient, node.attributes, node.access, piece, rects, frozenset(accumulate), dtype, purpose
+        )
         steps.append(Compute(node.name, call, MappingProxyType(ports)))
     return steps
 
@@ -267,15 +274,20 @@ def _port_place(layout: Layout, op: OpLayout, port: str, tensor: str, piece: Rec
 
 
 def _assigns(layout: Layout, node: OpNode, port: str, tensor: str, pieces: Sequence[Rect], rank: int) -> bool:
-    """Whether a result is assigned instead of added to: the only piece of a forward op, the covering first writer of a gradient."""
+    """Whether a result is assigned instead of added to: the only piece of a forward op, if it leaves no gaps; the covering first
+    writer of a gradient."""
     if node.kind != "gradient":
-        return len(pieces) == 1
+        return _covers(layout, node.name, port, pieces, layout.write_rect(tensor, rank))
     first = next((pair for pair in _counted_writers(layout, tensor, rank) if layout.pieces(pair[0], rank)), None)
     return first == (node.name, port) and _first_writer_assigns(layout, tensor, rank)
 
 
-def _clears(node: OpNode, pieces: Sequence[Rect], placement: Placement) -> list[Step]:
-    """Zeroing of forward results that several pieces of this rank add up."""
-    if node.kind == "gradient" or len(pieces) < 2:
+def _clears(layout: Layout, node: OpNode, pieces: Sequence[Rect], rank: int, placement: Placement) -> list[Step]:
+    """Zeroing of forward results that several pieces of this rank add up, or that have gaps."""
+    if node.kind == "gradient" or not pieces:
         return []
-    return [Zero(node.name, placement.places[tensor].write, elided=False) for _, tensor in node.outputs]
+    return [
+        Zero(node.name, placement.places[tensor].write, elided=False)
+        for port, tensor in node.outputs
+        if not _assigns(layout, node, port, tensor, pieces, rank)
+    ]

@@ -100,6 +100,32 @@ class Adam:
         return act
 
 
+@dataclass(frozen=True)
+class Follow:
+    """`state = (1 - momentum) * state + momentum * factor * value`, where an optimizer has parameter and gradient. Hyper:
+    momentum, factor."""
+
+    def states(self, hyper: Hyper) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def workspace(self, dtype: str) -> int:
+        """One block."""
+        return nbytes(1, dtype)
+
+    def bind(self, hyper: Hyper, parameter: Array, gradient: Array, states: Mapping[str, Array], scratch: Array,
+             step: Callable[[], int]) -> Action:  # fmt: skip
+        """See `Update.bind`."""
+        momentum, factor = float(hyper["momentum"]), float(hyper["factor"])
+
+        def follow(state: Array, value: Array, change: Array) -> None:
+            np.multiply(value, momentum * factor, out=change)
+            np.multiply(state, 1 - momentum, out=state)
+            np.add(state, change, out=state)
+
+        return each(follow, _views((parameter, gradient), 1, scratch))
+
+
 def _follow(mean: Array, value: Array, beta: float, change: Array) -> None:
     """`mean = beta * mean + (1 - beta) * value`"""
     np.multiply(mean, beta, out=mean)
@@ -123,4 +149,4 @@ def _views(arrays: Sequence[Array], temporaries: int, scratch: Array) -> list[tu
     return views
 
 
-UPDATES: Mapping[str, Update] = MappingProxyType({"sgd": Sgd(), "adam": Adam()})
+UPDATES: Mapping[str, Update] = MappingProxyType({"sgd": Sgd(), "adam": Adam(), "follow": Follow()})
