@@ -122,12 +122,9 @@ def sum_of_product(factors: Sequence[Array], out: Array, accumulate: bool, scrat
 
 
 def _widened(factors: Sequence[Array], rounded: Array, wide: Array) -> list[Step]:
-    """Steps that leave the product of one or two factors in `wide`."""
-    if len(factors) == 1:
-        return [partial(np.copyto, wide, factors[0])]
-    first, second = factors
-    return [
-        partial(np.copyto, rounded, first),
-        partial(np.multiply, rounded, second, out=rounded),
-        partial(np.copyto, wide, rounded),
-    ]
+    """Steps that leave the product of the factors in `wide`."""
+    first, *others = factors
+    if not others:
+        return [partial(np.copyto, wide, first)]
+    products = [partial(np.multiply, rounded, other, out=rounded) for other in others]
+    return [partial(np.copyto, rounded, first), *products, partial(np.copyto, wide, rounded)]

@@ -1,0 +1,99 @@
+"""Ops that only move elements: which element of the input an element of the result is follows from the access maps alone.
+
+In: calls whose operands take every point of the piece to an element of theirs, or outside. Out: kernels for joining, cutting,
+padding, repeating and reordering. Promise: every element is copied once, from where it lies to where it belongs; where it is
+repeated, its delta is a sum in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from dgraph.kernels.call import Action, Array, Call
+from dgraph.kernels.numpy.block import Carver, Step, in_sequence
+from dgraph.kernels.numpy.blockwise import Indifferent, assign_or_add, nbytes, sum_nbytes, sum_of_product
+from dgraph.kernels.numpy.view import Operand
+from dgraph.rect import Rect
+
+
+def inputs_of(call: Call, arrays: Mapping[str, Array], suffix: str = "") -> Iterator[tuple[str, Operand]]:
+    """The ports `input`, or `input0`, `input1`, ..., with this suffix, that take part with any elements."""
+    for port, rect in call.rects.items():
+        if port.startswith("input") and port.endswith(suffix) and rect:
+            yield port, Operand.of(call, port, arrays[port])
+
+
+def product(first: Array, *rest: Array) -> None:
+    """The rule `out = first * ...`, a copy of a single factor; the last argument is `out`."""
+    *others, out = rest
+    if not others:
+        np.copyto(out, first)
+    for k, other in enumerate(others):
+        np.multiply(out if k else first, other, out=out)
+
+
+def sum_over_repeats(factors: Sequence[Array], target: Array, accumulate: bool, scratch: Array) -> Action:
+    """`target (+)= product of the factors`, summed over the axes of which the target has one element only."""
+    if factors[0].shape == target.shape:
+        return assign_or_add(product, factors, target, accumulate, Carver(scratch))
+    return sum_of_product(factors, target, accumulate, scratch)
+
+
+def _box(operand: Operand, part: Rect, piece: Rect) -> Rect:
+    """A part of a piece that was narrowed to the labels of an operand, with all of those that it lacks."""
+    triples = zip(operand.space.labels, part.bounds, piece.bounds, strict=True)
+    return Rect.of(inner if name in operand.labels else outer for name, inner, outer in triples)
+
+
+@dataclass(frozen=True)
+class Remap(Indifferent):
+    """`output (+)= input`, for every input, where its map stays inside; elsewhere the attribute `value`, if there is one."""
+
+    def workspace(self, call: Call) -> int:
+        """See `Kernel.workspace`."""
+        return nbytes(1, call.dtype)
+
+    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """See `Kernel.bind`."""
+        output, accumulate = Operand.of(call, "output", arrays["output"]), "output" in call.accumulate
+        steps: list[Step] = []
+        outside = [call.piece]
+        for _, source in inputs_of(call, arrays):
+            for part, view in source.parts(call.piece):
+                box = _box(source, part, call.piece)
+                outside = [rest for rim in outside for rest in rim.subtract(box)]
+                target = output.view(box)
+                spread = np.broadcast_to(view, target.shape)
+                steps.append(assign_or_add(product, [spread], target, accumulate, Carver(scratch)))
+        for rim in outside if "value" in call.attributes else ():
+            fill = partial(np.copyto, src=call.attributes["value"])
+            steps.append(assign_or_add(fill, [], output.view(rim), accumulate, Carver(scratch)))
+        return in_sequence(steps)
+
+
+@dataclass(frozen=True)
+class RemapGradient(Indifferent):
+    """`input.delta (+)= output.delta`, for every input, where its map stays inside: a sum over the labels that the input lacks."""
+
+    def workspace(self, call: Call) -> int:
+        """See `Kernel.workspace`."""
+        return sum_nbytes(call.dtype)
+
+    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """See `Kernel.bind`."""
+        delta = Operand.of(call, "output.delta", arrays["output.delta"])
+        steps: list[Step] = []
+        for port, target in inputs_of(call, arrays, ".delta"):
+            parts = list(target.parts(call.piece, once=True))
+            accumulate = port in call.accumulate
+            if not accumulate and not (len(parts) == 1 and target.is_exact(parts[0][0])):
+                steps.append(partial(target.array.fill, 0))
+                accumulate = True
+            for part, view in parts:
+                source = delta.view(_box(target, part, call.piece))
+                steps.append(sum_over_repeats([source], view, accumulate, scratch))
+        return in_sequence(steps)
