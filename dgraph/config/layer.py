@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from dgraph.config.kind import FILTERS, JOINS, KINDS, NONLINEARITIES, NORM_KINDS, NORMS, NOT_SAID, POOLS
 from dgraph.config.reader import (
     Key,
     Keys,
@@ -18,94 +19,55 @@ from dgraph.config.reader import (
     boolean,
     entries,
     fault,
-    integer,
     items,
-    number,
-    plain,
+    literal,
     record,
     text,
     variant,
 )
 from dgraph.config.schema import AffineConfig, LayerConfig, Nonlinearity, Splits
-from dgraph.config.section import COUNT, FROM_ZERO, IDENTIFIER, LETTER, LETTERS, NAME, read_init
+from dgraph.config.section import COUNT, IDENTIFIER, LETTER, LETTERS, NAME, read_init
 from dgraph.config.source import Tree, quote
 from dgraph.error import ConfigError, Place
 from dgraph.graph.node import EMPTY, Attributes
 from dgraph.graph.spec import NodeSpec, ParameterSpec
 
-WEIGHTED = ("tiled", "conv", "linear", "softmax")
-_FILTERS = ("tiled", "conv", "linear")
-_POOLS = ("max_pool", "average_pool")
-_AFFINE_DEFAULTS = {"tiled": (True, "all"), "conv": (False, "C"), "linear": (False, "C"), "affine": (True, "C")}
+WEIGHTED = (*FILTERS, "softmax")
+LOSSES = ("softmax",)
+_AFFINE_DEFAULTS = {
+    "tiled": (True, "all"),
+    "conv": (False, "C"),
+    "conv_transpose": (False, "C"),
+    "linear": (False, "C"),
+    "affine": (True, "C"),
+}
 _GOES_WITH = {
-    "loss_split": ("softmax",),
+    "loss_split": LOSSES,
     "init": WEIGHTED,
     "update_split": WEIGHTED,
-    "shard": (*WEIGHTED, "affine"),
-    "nonlinearity": (*_FILTERS, *_POOLS, "affine", "nonlinearity"),
+    "shard": (*WEIGHTED, "affine", *NORM_KINDS),
+    "norm": FILTERS,
+    "inputs": JOINS,
+    "input": tuple(kind for kind in (*KINDS, "affine", "nonlinearity") if kind not in JOINS),
+    "nonlinearity": tuple(kind for kind in (*KINDS, "affine", "nonlinearity") if kind not in LOSSES),
 }
-_NOT_SAID: Any = None
 
 read_name = text("a name of letters, digits and _ . -", NAME)
 read_pieces = entries(COUNT, LETTER)
 
 
-def _per_dimension(least: int) -> Reader[int | tuple[int, ...]]:
-    """Reads an integer, or a list with one for each spatial dimension."""
-    one = integer(least)
-
-    def read(tree: Tree, path: str) -> int | tuple[int, ...]:
-        if isinstance(tree.value, list):
-            return items(one, "an integer, or a list of 1 to 3", 1, 3)(tree, path)
-        return one(tree, path)
-
-    return read
-
-
-def _read_padding(tree: Tree, path: str) -> Any:
-    """Reads an integer, or a list with an integer or [before, after] for each spatial dimension."""
-    if not isinstance(tree.value, list):
-        return FROM_ZERO(tree, path)
-
-    def read_one(item: Tree, where: str) -> Any:
-        if isinstance(item.value, list):
-            return items(FROM_ZERO, "an integer or [before, after]", 2, 2)(item, where)
-        return FROM_ZERO(item, where)
-
-    return items(read_one, "an integer, or a list of 1 to 3", 1, 3)(tree, path)
-
-
-_SIZE = Key(_per_dimension(1))
-_ONE = Key(_per_dimension(1), 1)
-_PADDING = Key(_read_padding, 0)
-_WINDOW = {"size": _SIZE, "stride": Key(_per_dimension(1), None), "padding": _PADDING}
-_KINDS: Mapping[str, Keys] = {
-    "tiled": {"channels": Key(COUNT), "tile": _SIZE, "size": _SIZE, "stride": _SIZE},
-    "conv": {
-        "channels": Key(COUNT),
-        "size": _SIZE,
-        "stride": _ONE,
-        "padding": _PADDING,
-        "dilation": _ONE,
-        "groups": Key(COUNT, 1),
-    },
-    "linear": {"features": Key(COUNT)},
-    "max_pool": _WINDOW,
-    "average_pool": {**_WINDOW, "count_padding": Key(boolean, False)},
-    "softmax": {"classes": Key(COUNT), "bias": Key(boolean, False)},
-}
-_SLOPE = {"slope": Key(number("a number >= 0", lambda value: value >= 0), 0.01)}
-_NONLINEARITIES: Mapping[str, Keys] = {"identity": {}, "logistic": {}, "tanh": {}, "relu": {}, "leaky_relu": _SLOPE}
-
-
 def _kind_reader(kind: str) -> Reader[Attributes]:
     def read(tree: Tree, path: str) -> Attributes:
-        values = record(tree, path, _KINDS[kind])
-        if kind in _POOLS and values["stride"] is None:
+        values = record(tree, path, KINDS[kind])
+        if kind in POOLS and values["stride"] is None:
             values["stride"] = values["size"]
-        return MappingProxyType(values)
+        return _said(values)
 
     return read
+
+
+def _said(values: Mapping[str, Any]) -> Attributes:
+    return MappingProxyType({name: value for name, value in values.items() if value is not NOT_SAID})
 
 
 def _read_bias(tree: Tree, path: str) -> str:
@@ -123,35 +85,40 @@ def _read_affine(tree: Tree, path: str) -> Mapping[str, Any]:
         return {"scale": False, "bias": "none"}
     if not isinstance(tree.value, dict):
         raise fault(tree, path, "none, or a mapping of scale and bias")
-    return record(tree, path, {"scale": Key(boolean, _NOT_SAID), "bias": Key(_read_bias, _NOT_SAID)})
+    return record(tree, path, {"scale": Key(boolean, NOT_SAID), "bias": Key(_read_bias, NOT_SAID)})
 
 
 def _read_nonlinearity(tree: Tree, path: str) -> Nonlinearity:
-    name, values = variant(tree, path, _NONLINEARITIES)
-    return Nonlinearity(name, MappingProxyType(values))
+    name, values = variant(tree, path, NONLINEARITIES)
+    return Nonlinearity(name, _said(values))
+
+
+def _read_norm(tree: Tree, path: str) -> Nonlinearity:
+    name, values = variant(tree, path, NORMS)
+    return Nonlinearity(name, _said(values))
 
 
 def _layer_kind(tree: Tree, path: str) -> str:
     """The one kind among a layer's keys; `affine` beside a filter is not a kind but what follows the filter."""
-    kinds = [key for key in tree.keys if key in _KINDS or key == "affine"]
-    if any(kind in _FILTERS for kind in kinds):
+    kinds = [key for key in tree.keys if key in KINDS or key == "affine"]
+    if any(kind in FILTERS for kind in kinds):
         kinds = [kind for kind in kinds if kind != "affine"]
     if len(kinds) > 1:
         raise ConfigError(f"{path} is both {kinds[0]} and {kinds[1]}", "a layer has one kind", tree.keys[kinds[1]])
     if not kinds and "nonlinearity" not in tree.keys:
-        hint = f"one of {', '.join(_KINDS)}, affine, nonlinearity"
+        hint = "such as conv, linear, max_pool, nonlinearity or softmax"
         raise ConfigError(f"{path} has no kind", hint, tree.place)
     return kinds[0] if kinds else "nonlinearity"
 
 
-def _layer_affine(kind: str, given: Mapping[str, Any] | None) -> AffineConfig | None:
-    """What was said, completed with what is usual for this kind of layer."""
+def _layer_affine(kind: str, given: Mapping[str, Any] | None, normed: bool) -> AffineConfig | None:
+    """What was said, completed with what is usual for this kind of layer; a norm brings a scale and a bias of its own."""
     if kind not in _AFFINE_DEFAULTS:
         return None
-    scale, bias = _AFFINE_DEFAULTS[kind]
+    scale, bias = (False, "none") if normed else _AFFINE_DEFAULTS[kind]
     if given is not None:
-        scale = scale if given["scale"] is _NOT_SAID else given["scale"]
-        bias = bias if given["bias"] is _NOT_SAID else given["bias"]
+        scale = scale if given["scale"] is NOT_SAID else given["scale"]
+        bias = bias if given["bias"] is NOT_SAID else given["bias"]
     return AffineConfig(scale, None if bias == "none" else bias) if scale or bias != "none" else None
 
 
@@ -159,10 +126,12 @@ def layer_reader(split: Reader[Splits]) -> Reader[LayerConfig]:
     """Reads one layer; `split` reads splits."""
     keys: Keys = {
         "name": Key(read_name),
-        **{kind: Key(_kind_reader(kind), None) for kind in _KINDS},
+        **{kind: Key(_kind_reader(kind), None) for kind in KINDS},
         "affine": Key(_read_affine, None),
         "nonlinearity": Key(_read_nonlinearity, None),
+        "norm": Key(_read_norm, None),
         "input": Key(read_name, None),
+        "inputs": Key(items(read_name, "a list of layers or tensors"), None),
         "split": Key(split, None),
         "loss_split": Key(split, None),
         "pieces": Key(read_pieces, EMPTY),
@@ -179,8 +148,12 @@ def layer_reader(split: Reader[Splits]) -> Reader[LayerConfig]:
                 raise ConfigError(
                     f"{path}.{key} does not go with {kind}", f"only with {', '.join(kinds)}", tree.keys[key]
                 )
-        attributes = {name: values.pop(name) for name in _KINDS}.get(kind, EMPTY)
-        affine = _layer_affine(kind, values.pop("affine"))
+        attributes = {name: values.pop(name) for name in KINDS}.get(kind, EMPTY)
+        if kind in JOINS and values["inputs"] is None:
+            raise ConfigError(f"{path} needs the key inputs", f"what {kind} joins", tree.place)
+        if kind in NORM_KINDS:
+            values["norm"] = Nonlinearity(NORM_KINDS[kind], attributes)
+        affine = _layer_affine(kind, values.pop("affine"), values["norm"] is not None)
         if kind == "affine" and affine is None:
             raise ConfigError(f"{path}.affine does nothing", "give it a scale or a bias", tree.keys["affine"])
         return LayerConfig(kind=kind, attributes=attributes, affine=affine, place=tree.place, **values)
@@ -196,11 +169,14 @@ def layers_reader(split: Reader[Splits]) -> Reader[tuple[LayerConfig, ...]]:
         layers = read_all(tree, path)
         _check_names(tree, path, {"data": tree.place})
         names = [layer.name for layer in layers]
+        numbers = {name: k for k, name in enumerate(names)}
         for k, layer in enumerate(layers):
-            if layer.input in names[k:] and isinstance(tree.value, list):
-                item = tree.value[k].value
-                place = item["input"].place if isinstance(item, dict) else layer.place
-                raise ConfigError(f"{path}.{layer.name} reads {layer.input}", "an input is an earlier layer", place)
+            for name in layer.reads:
+                if numbers.get(name, -1) >= k and isinstance(tree.value, list):
+                    item = tree.value[k].value
+                    key = "input" if layer.input else "inputs"
+                    place = item[key].place if isinstance(item, dict) else layer.place
+                    raise ConfigError(f"{path}.{layer.name} reads {name}", "an input is an earlier layer", place)
         return layers
 
     return read
@@ -239,7 +215,7 @@ def _node_reader(split: Reader[Splits]) -> Reader[NodeSpec]:
     keys = {
         "name": Key(read_name),
         "op": Key(text("the name of an op", IDENTIFIER)),
-        "attributes": Key(entries(plain, IDENTIFIER), EMPTY),
+        "attributes": Key(entries(literal, IDENTIFIER), EMPTY),
         "inputs": Key(entries(_read_tensors, IDENTIFIER), EMPTY),
         "outputs": Key(entries(read_name, IDENTIFIER), EMPTY),
         "split": Key(split, None),

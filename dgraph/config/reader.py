@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from dgraph.config.path import item_name
-from dgraph.config.source import Scalar, Tree, quote, show
+from dgraph.config.source import Tree, quote, show
 from dgraph.error import ConfigError
 
 T = TypeVar("T")
@@ -175,10 +175,10 @@ def variant(tree: Tree, path: str, kinds: Mapping[str, Keys]) -> tuple[str, dict
     return name, record(body, below(path, name), kinds[name])
 
 
-def plain(tree: Tree, path: str) -> Scalar | tuple[Any, ...]:
-    """A value as it is, lists as tuples; mappings are refused."""
+def literal(tree: Tree, path: str) -> Any:
+    """A value as it is, lists as tuples, mappings frozen."""
     if isinstance(tree.value, dict):
-        raise fault(tree, path, "a scalar or a list")
+        return MappingProxyType({name: literal(item, below(path, name)) for name, item in tree.value.items()})
     if isinstance(tree.value, list):
-        return tuple(plain(item, below(path, k)) for k, item in enumerate(tree.value))
+        return tuple(literal(item, below(path, k)) for k, item in enumerate(tree.value))
     return tree.value

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from dgraph.config.kind import FILTERS
 from dgraph.config.path import find
 from dgraph.config.plain import plain_node, plain_parameter, plain_split, plain_value
 from dgraph.config.source import Tree
@@ -79,17 +80,17 @@ class Nonlinearity:
 
     def resolved(self) -> str | dict[str, Any]:
         """The section as plain values."""
-        return {self.name: dict(self.attributes)} if self.attributes else self.name
+        return {self.name: plain_value(self.attributes)} if self.attributes else self.name
 
 
 @dataclass(frozen=True)
 class LayerConfig:
     """One layer: `kind` with its attributes, and what may follow it.
 
-    `kind` is tiled, conv, linear, max_pool, average_pool, affine, softmax or nonlinearity; for the last two families
-    of fields None means: not there. `input` names a layer or a tensor (None: the layer before). `split` and `pieces`
-    belong to the main op, `loss_split` to the loss and metrics of a softmax layer; `init` and `update_split` to the
-    weights, `shard` to all parameters.
+    `kind` is one of `dgraph.config.kind.KINDS`, affine or nonlinearity; for affine, norm and nonlinearity None means: not
+    there. `input` names a layer or a tensor (None: the layer before), `inputs` several. `split` and `pieces` belong to the
+    main op, `loss_split` to the loss and metrics of a softmax layer; `init` and `update_split` to the weights, `shard` to
+    all parameters.
     """
 
     name: str
@@ -97,7 +98,9 @@ class LayerConfig:
     attributes: Attributes
     affine: AffineConfig | None
     nonlinearity: Nonlinearity | None
+    norm: Nonlinearity | None
     input: str | None
+    inputs: tuple[str, ...] | None
     split: Splits | None
     loss_split: Splits | None
     pieces: Mapping[str, int]
@@ -106,18 +109,25 @@ class LayerConfig:
     update_split: Splits | None
     place: Place = field(compare=False, repr=False)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The layers or tensors that it names as its inputs."""
+        return self.inputs or (() if self.input is None else (self.input,))
+
     def resolved(self) -> dict[str, Any]:
         """The entry of the section `layers` as plain values."""
         entry: dict[str, Any] = {"name": self.name}
         if self.kind not in ("affine", "nonlinearity"):
             entry[self.kind] = plain_value(self.attributes)
-        if self.kind in ("tiled", "conv", "linear", "affine"):
+        if self.kind in (*FILTERS, "affine"):
             entry["affine"] = self.affine.resolved() if self.affine else "none"
+        if self.norm is not None and self.kind in FILTERS:
+            entry["norm"] = self.norm.resolved()
         if self.nonlinearity is not None:
             entry["nonlinearity"] = self.nonlinearity.resolved()
         if self.pieces:
             entry["pieces"] = dict(self.pieces)
-        for key in ("input", "split", "loss_split", "init", "shard", "update_split"):
+        for key in ("input", "inputs", "split", "loss_split", "init", "shard", "update_split"):
             if (value := getattr(self, key)) is not None:
                 entry[key] = plain_split(value) if key.endswith("split") else plain_value(value)
         return entry

@@ -17,6 +17,7 @@ from dgraph.error import ConfigError, DgraphError
 from dgraph.graph.node import EMPTY, REQUIRED, Access, Dim, Graph, Op, OpNode, State, TensorNode, family
 from dgraph.graph.spec import NodeSpec, ParameterSpec
 
+_LISTED = 15
 _OUTPUT_NAMES = {"raw_data": "raw_output", "labels": "labels_output"}
 
 
@@ -64,10 +65,12 @@ def specs_of(graph: Graph) -> tuple[tuple[NodeSpec, ...], tuple[ParameterSpec, .
 
 
 def closest(word: str, words: Iterable[str]) -> str:
-    """A hint: the nearest of `words`, or all of them."""
+    """A hint: the nearest of `words`, or all of them where they are few."""
     known = sorted(words)
-    near = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
+    near = difflib.get_close_matches(word, known, 1) or [one for one in known if len(one) > 2 and word.startswith(one)]
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"known are: {', '.join(known)}" if len(known) <= _LISTED else "the README lists all there are"
 
 
 def _numbered(spec: NodeSpec, op: Op) -> NodeSpec:
@@ -185,7 +188,8 @@ def _check_families(spec: NodeSpec, op: Op, ports: Sequence[str]) -> None:
             raise ConfigError(what, f"not {', '.join(ports) or 'none'}").about(spec.name, "inputs")
 
 
-def _access(spec: NodeSpec, op: Op, tensors: Mapping[str, TensorNode]) -> tuple[Access, Mapping[str, Any]]:
+def access_of(spec: NodeSpec, op: Op, tensors: Mapping[str, TensorNode]) -> tuple[Access, Mapping[str, Any]]:
+    """What a node touches, given the tensors before it, and its attributes, complete. Raises as `build_graph`."""
     dims: dict[str, Dim] = {}
     for port, tensor in spec.inputs:
         if port in op.parameters or port in op.states or port in op.variadic:
@@ -210,13 +214,15 @@ def _shown(value: Any) -> str:
     """A value as YAML has it, in flow style."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_shown(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_shown(item)}' for key, item in value.items())}}}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _add_node(spec: NodeSpec, outputs: Mapping[str, str], op: Op, declared: Mapping[str, ParameterSpec],
               ops: dict[str, OpNode], tensors: dict[str, TensorNode]) -> None:  # fmt: skip
     _check_ports(spec, op)
-    access, attributes = _access(spec, op, tensors)
+    access, attributes = access_of(spec, op, tensors)
     for port, tensor in spec.inputs:
         if port in op.parameters:
             _add_parameter(spec, tensor, access.dims[port], port, declared, tensors)
@@ -224,7 +230,7 @@ def _add_node(spec: NodeSpec, outputs: Mapping[str, str], op: Op, declared: Mapp
             _add_state(spec, tensor, access.dims[port], op.states[port], tensors)
         elif tensor not in tensors and tensor not in declared:
             raise _no_tensor(spec, port, tensor, tensors)
-    role = "data" if op.name == "data" else "activation"
+    role = "activation" if op.inputs else "data"
     for port, tensor in outputs.items():
         tensors[tensor] = TensorNode(tensor, access.dims[port], role)
     ops[spec.name] = OpNode(

@@ -6,27 +6,40 @@ layer's name and kind alone, so that splits, overrides and traces can rely on th
     kind              nodes                                              parameters
     tiled             .filter .filterA .filterNL                         .W .a .b
     conv              .conv .convA .convNL                               .W .a .b
+    conv_transpose    .conv .convA .convNL                               .W .a .b
     linear            .linear .linearA .linearNL                         .W .a .b
+    norm: ...,        .mean .variance .normalize .normalizeNL            .scale .shift
+    *_norm                                                               (states .running_mean .running_variance)
     *_pool            .pool .poolNL
     affine            .affine .affineNL                                  .a .b
-    nonlinearity      .NL
+    nonlinearity      .NL                                                (prelu: .slope)
     softmax           .linear1 .linear1A .softmax .evaluate              .weights1 .bias1
                       .evaluate.accuracy
+    any other         .<kind> .<kind>NL
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
-from dgraph.config.schema import AffineConfig, LayerConfig
+from dgraph.config.kind import JOINS, KINDS, NORM_KINDS
+from dgraph.config.schema import AffineConfig, LayerConfig, Nonlinearity
 from dgraph.graph.node import EMPTY, Attributes
 from dgraph.graph.spec import NodeSpec, ParameterSpec
 
 Init = Mapping[str, Mapping[str, float]]
 Ports = tuple[tuple[str, str], ...]
 
+_OVER: Mapping[str, Mapping[str, Any]] = {
+    "batch": {"over": "batch"},
+    "layer": {"over": "sample"},
+    "group": {"over": "sample"},
+    "instance": {"over": "space"},
+}
+"""What the statistics of a norm are taken over."""
 XAVIER: Init = MappingProxyType({"xavier": EMPTY})
 HE: Init = MappingProxyType({"he": EMPTY})
 ONE: Init = MappingProxyType({"constant": MappingProxyType({"value": 1.0})})
@@ -35,14 +48,18 @@ ZERO: Init = MappingProxyType({"zero": EMPTY})
 _NODE = {
     "tiled": "filter",
     "conv": "conv",
+    "conv_transpose": "conv",
     "linear": "linear",
     "max_pool": "pool",
     "average_pool": "pool",
     "affine": "affine",
     "nonlinearity": "",
+    "global_average_pool": "pool",
+    "global_max_pool": "pool",
 }
-_WEIGHTS = {"tiled": "filters", "conv": "filters", "linear": "weights"}
-_POOLS = ("max_pool", "average_pool")
+_WEIGHTS = {"tiled": "filters", "conv": "filters", "conv_transpose": "filters", "linear": "weights"}
+_OP = {"global_average_pool": ("mean", {"over": "space"})}
+"""Kinds that are an op of another name, and its attributes."""
 _RECTIFIERS = ("relu", "leaky_relu")
 
 
@@ -55,27 +72,34 @@ class Part:
     output: str | None
 
 
-def expand_layer(layer: LayerConfig, tensor: str, letters: str) -> Part:
+def expand_layer(layer: LayerConfig, tensors: Sequence[str], letters: str) -> Part:
     """The part of a network that a layer of any kind but softmax stands for.
 
     Parameters
     ----------
     layer : LayerConfig
         The layer; its split and pieces go to the first node, and the others follow their input.
-    tensor : str
-        The tensor [N, C, spatial ...] that it reads.
+    tensors : sequence of str
+        The tensor [N, C, spatial ...] that it reads; several for a layer that joins them.
     letters : str
         C and the spatial letters, such as CHW: what the bias `all` spans.
     """
-    first = f"{layer.name}.{_NODE[layer.kind]}"
-    part = Part((), (), tensor)
+    first = f"{layer.name}.{_NODE.get(layer.kind, layer.kind)}"
+    part = Part((), (), tensors[0])
     if layer.kind in _WEIGHTS:
         part = _weighted(part, layer, first)
-    elif layer.kind in _POOLS:
-        part = _then(part, first, layer.kind, layer.attributes)
+    elif layer.kind in JOINS:
+        inputs = tuple(("input", tensor) for tensor in tensors)
+        part = Part((NodeSpec(first, layer.kind, inputs, attributes=layer.attributes),), (), f"{first}.output")
+    elif layer.kind in KINDS and layer.kind not in NORM_KINDS:
+        op, attributes = _OP.get(layer.kind, (layer.kind, layer.attributes))
+        part = _then(part, first, op, attributes)
     if layer.affine is not None:
         name = first if layer.kind == "affine" else f"{first}A"
         part = _affine(part, layer, layer.affine, name, letters)
+    if layer.norm is not None:
+        part = expand_norm(part, layer, layer.norm)
+        first = f"{layer.name}.normalize" if layer.kind in NORM_KINDS else first
     if layer.nonlinearity is not None:
         part = _then(part, f"{first}NL", layer.nonlinearity.name, layer.nonlinearity.attributes)
     return replace(part, nodes=_placed(part.nodes, layer))
@@ -135,6 +159,26 @@ def _affine(part: Part, layer: LayerConfig, affine: AffineConfig, name: str, let
     return _then(part, name, "affine", {"bias": bias} if bias else {}, ports)
 
 
+def expand_norm(part: Part, layer: LayerConfig, norm: Nonlinearity) -> Part:
+    """The part with the mean, the variance and the normalisation by them; those of a batch are followed by states."""
+    source, name = str(part.output), layer.name
+    given = dict(norm.attributes)
+    epsilon, affine = {"epsilon": given.pop("epsilon", 1e-5)}, given.pop("affine", True)
+    over = {**_OVER[norm.name], **given}
+    states = [(("running", f"{name}.running_{of}"),) if norm.name == "batch" else () for of in ("mean", "variance")]
+    mean, variance = f"{name}.mean.output", f"{name}.variance.output"
+    part = _then(part, f"{name}.mean", "mean", over, states[0])
+    part = _then(replace(part, output=source), f"{name}.variance", "variance", over, (("mean", mean), *states[1]))
+    over = {key: value for key, value in over.items() if key != "momentum"}
+    inputs: Ports = (("mean", mean), ("variance", variance))
+    if affine:
+        scale, shift = _parameter(layer, "scale", ONE), _parameter(layer, "shift", ZERO)
+        part = replace(part, parameters=(*part.parameters, scale, shift))
+        inputs = (*inputs, ("scale", scale.name), ("shift", shift.name))
+        over |= {"spans": "sample" if norm.name == "layer" else "C"}
+    return _then(replace(part, output=source), f"{name}.normalize", "normalize", over | epsilon, inputs)
+
+
 def _then(part: Part, name: str, op: str, attributes: Attributes, inputs: Ports = ()) -> Part:
     """The part with one more node, which reads what the part gave so far."""
     node = NodeSpec(name, op, (("input", str(part.output)), *inputs), attributes=MappingProxyType(dict(attributes)))
@@ -142,6 +186,11 @@ def _then(part: Part, name: str, op: str, attributes: Attributes, inputs: Ports 
 
 
 def _placed(nodes: tuple[NodeSpec, ...], layer: LayerConfig) -> tuple[NodeSpec, ...]:
-    """The nodes with the place of their layer, the first with its split and pieces."""
-    first = replace(nodes[0], split=layer.split, pieces=layer.pieces)
-    return tuple(replace(node, place=layer.place) for node in (first, *nodes[1:]))
+    """The nodes with the place of their layer, the first (of a norm: all three) with its split and pieces."""
+    main = 3 if layer.kind in NORM_KINDS else 1
+    return tuple(
+        replace(node, place=layer.place, split=layer.split, pieces=layer.pieces)
+        if k < main
+        else replace(node, place=layer.place)
+        for k, node in enumerate(nodes)
+    )

@@ -69,12 +69,12 @@ def _expand_layers(layers: Sequence[LayerConfig], raw: str, labels: str, letters
     before = _ADDED
     softmaxes = 0
     for layer in layers:
-        tensor = _input(layer, layer.input or before, outputs)
+        tensors = [_input(layer, name, outputs) for name in layer.reads or (before,)]
         if layer.kind == "softmax":
             softmaxes += 1
-            part = expand_softmax(layer, tensor, labels, softmaxes)
+            part = expand_softmax(layer, tensors[0], labels, softmaxes)
         else:
-            part = expand_layer(layer, tensor, letters)
+            part = expand_layer(layer, tensors, letters)
         parts.append(part)
         outputs[layer.name] = part.output
         before = layer.name

@@ -6,9 +6,11 @@ was written, else the node, the parameter or the layer. Promise: only the names 
 
 from __future__ import annotations
 
+from dgraph.config.kind import NORM_KINDS
 from dgraph.config.schema import Config, LayerConfig
 from dgraph.error import Place
 
+_NORM = (".mean", ".variance", ".normalize")
 _LOSS = (".softmax", ".evaluate", ".evaluate.accuracy")
 
 
@@ -54,11 +56,13 @@ def _layer_key(layer: LayerConfig, part: str, key: str) -> str:
     if key.startswith("split") and part in _LOSS:
         return f"loss_{key}"
     if key.startswith("inputs"):
-        return "input"
+        return "input" if layer.inputs is None else "inputs"
     head, _, rest = key.partition(".")
     if head != "attributes":
         return key
     section = "nonlinearity" if part.endswith("NL") else "affine" if part.endswith("A") else layer.kind
+    if part in _NORM and layer.kind not in NORM_KINDS:
+        section = f"norm.{layer.norm.name}" if layer.norm else "norm"
     return _joined(section, rest)
 
 

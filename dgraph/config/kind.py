@@ -1,0 +1,108 @@
+"""The kinds of layers, nonlinearities and norms: which keys each has.
+
+In: nothing. Out: tables of readers. Promise: the older kinds are checked here, value by value; a *plain* kind is one op, which
+checks its attributes itself when the graph is built, at the same places: here only the names of its keys are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dgraph.config.reader import Key, Keys, Reader, boolean, integer, items, literal, number
+from dgraph.config.source import Tree
+
+_COUNT = integer(1)
+_FROM_ZERO = integer(0)
+NOT_SAID: Any = None
+"""The default of a key whose op knows the real one."""
+
+
+def _per_dimension(least: int) -> Reader[int | tuple[int, ...]]:
+    """Reads an integer, or a list with one for each spatial dimension."""
+    one = integer(least)
+
+    def read(tree: Tree, path: str) -> int | tuple[int, ...]:
+        if isinstance(tree.value, list):
+            return items(one, "an integer, or a list of 1 to 3", 1, 3)(tree, path)
+        return one(tree, path)
+
+    return read
+
+
+def _read_padding(tree: Tree, path: str) -> Any:
+    """Reads an integer, or a list with an integer or [before, after] for each spatial dimension."""
+    if not isinstance(tree.value, list):
+        return _FROM_ZERO(tree, path)
+
+    def read_one(item: Tree, where: str) -> Any:
+        if isinstance(item.value, list):
+            return items(_FROM_ZERO, "an integer or [before, after]", 2, 2)(item, where)
+        return _FROM_ZERO(item, where)
+
+    return items(read_one, "an integer, or a list of 1 to 3", 1, 3)(tree, path)
+
+
+def _plain(*names: str) -> Keys:
+    return dict.fromkeys(names, Key(literal, NOT_SAID))
+
+
+_SIZE = Key(_per_dimension(1))
+_ONE = Key(_per_dimension(1), 1)
+_PADDING = Key(_read_padding, 0)
+_WINDOW = {"size": _SIZE, "stride": Key(_per_dimension(1), None), "padding": _PADDING}
+_FILTER = {
+    "channels": Key(_COUNT),
+    "size": _SIZE,
+    "stride": _ONE,
+    "padding": _PADDING,
+    "dilation": _ONE,
+    "groups": Key(_COUNT, 1),
+}
+NORMS: Mapping[str, Keys] = {
+    "batch": _plain("momentum", "epsilon", "affine"),
+    "layer": _plain("epsilon", "affine"),
+    "group": _plain("groups", "epsilon", "affine"),
+    "instance": _plain("epsilon", "affine"),
+}
+NORM_KINDS: Mapping[str, str] = {f"{name}_norm": name for name in NORMS}
+"""Kind of layer -> norm."""
+JOINS = ("add", "multiply", "concat")
+POOLS = ("max_pool", "average_pool")
+FILTERS = ("tiled", "conv", "conv_transpose", "linear")
+PLAIN: Mapping[str, Keys] = {
+    "global_average_pool": {},
+    "global_max_pool": {},
+    "local_response_norm": _plain("size", "alpha", "beta", "k"),
+    "dropout": _plain("rate"),
+    "add": {},
+    "multiply": {},
+    "concat": _plain("axis"),
+    "flatten": _plain("axis"),
+    "reshape": _plain("shape"),
+    "transpose": _plain("order"),
+    "slice": _plain("start", "stop", "step"),
+    "crop": _plain("margin"),
+    "pad": _plain("padding", "value"),
+    "upsample": _plain("scale", "mode"),
+}
+"""Kinds that are one op, without parameters, of the same name (but for global_average_pool, which is a `mean`)."""
+KINDS: Mapping[str, Keys] = {
+    "tiled": {"channels": Key(_COUNT), "tile": _SIZE, "size": _SIZE, "stride": _SIZE},
+    "conv": _FILTER,
+    "conv_transpose": {**_FILTER, "output_padding": _PADDING},
+    "linear": {"features": Key(_COUNT)},
+    "max_pool": {**_WINDOW, **_plain("dilation", "ceil")},
+    "average_pool": {**_WINDOW, "count_padding": Key(boolean, False), **_plain("ceil")},
+    "softmax": {"classes": Key(_COUNT), "bias": Key(boolean, False)},
+    **PLAIN,
+    **{kind: NORMS[name] for kind, name in NORM_KINDS.items()},
+}
+_SLOPE = {"slope": Key(number("a number >= 0", lambda slope: slope >= 0), 0.01)}
+NONLINEARITIES: Mapping[str, Keys] = {
+    "identity": {},
+    "logistic": {},
+    "tanh": {},
+    "relu": {},
+    "leaky_relu": _SLOPE,
+}
