@@ -78,7 +78,7 @@ class Worker:
         self.engine.store.initialise(self.program.graph, seed)
         self.indices = np.full(self.program.config.data.batch, -1, dtype=np.int64)
 
-    def _feed(self, places: Mapping[str, tuple[Array, Rect]]) -> None:
+    def _feed(self, node: str, places: Mapping[str, tuple[Array, Rect]]) -> None:
         labels = places.get("labels")
         if labels is not None:
             array, rect = labels

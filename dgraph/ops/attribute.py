@@ -53,6 +53,10 @@ def _padding(value: Any, spatial: int) -> tuple[tuple[int, int], ...]:
     return tuple((before, after) for before, after in pairs)
 
 
+def _counts_from_zero(value: Any, spatial: int) -> tuple[int, ...]:
+    return _per_dimension(value, spatial, 0)
+
+
 def _number(value: Any, spatial: int) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError("a number")
@@ -78,6 +82,12 @@ def _shape(value: Any, spatial: int) -> tuple[int, ...]:
     return tuple(_integer(entry, 1) for entry in value)
 
 
+def _dim(value: Any, spatial: int) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError("a list of integers")
+    return tuple(_integer(entry, 1) for entry in value)
+
+
 def _reading(value: Any, spatial: int) -> str:
     if value not in ("rect", "same"):
         raise ValueError("rect or same")
@@ -89,9 +99,11 @@ COUNTS = Attribute(_counts)
 STRIDE = Attribute(_counts, 1)
 POOL_STRIDE = Attribute(_optional_counts, None)
 PADDING = Attribute(_padding, 0)
+OUTPUT_PADDING = Attribute(_counts_from_zero, 0)
 DILATION = Attribute(_counts, 1)
 GROUPS = Attribute(_count, 1)
 SHAPE = Attribute(_shape)
+DIM = Attribute(_dim)
 READING = Attribute(_reading, "rect")
 
 

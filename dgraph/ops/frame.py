@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from dgraph.graph.access import ZERO, Space, label
 from dgraph.graph.node import Access, Attributes, Dim, Op
-from dgraph.ops.attribute import COUNT, READING, SHAPE
+from dgraph.ops.attribute import COUNT, DIM, READING, SHAPE
 from dgraph.ops.label import labels_map, spatial_labels
 
 
@@ -23,6 +23,11 @@ def data_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
         {"raw_data": labels_map(*names), "labels": (label("n"), *(ZERO,) * len(shape))},
         {"raw_data": (batch, *shape), "labels": (batch, *(1 for _ in shape))},
     )
+
+
+def input_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
+    """A tensor of any dim that is given by name."""
+    return whole_access(("output",), attributes["dim"])
 
 
 def whole_access(ports: tuple[str, ...], dim: Dim) -> Access:
@@ -51,7 +56,8 @@ DATA = Op(
     flops=0,
     traced=(("result_dim", "raw_data"), ("dist_result", "raw_data")),
 )
+INPUT = Op(name="input", access=input_access, inputs=(), attributes={"dim": DIM, "read": READING}, flops=0)
 UPDATE = Op(name="update", access=update_access, inputs=("gradient",), flops=2)
 ZERO_OP = Op(name="zero", access=zero_access, inputs=(), flops=0, traced=())
 FOLLOW = Op(name="follow", access=update_access, inputs=("gradient",), flops=3)
-OPS = (DATA, UPDATE, ZERO_OP, FOLLOW)
+OPS = (DATA, INPUT, UPDATE, ZERO_OP, FOLLOW)

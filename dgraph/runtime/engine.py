@@ -26,7 +26,8 @@ from dgraph.runtime.transfer import BoundTransfer
 from dgraph.schedule.step import Compute, Feed, Schedule, Start, Step, Update, Wait, Zero
 from dgraph.trace import Recorder
 
-Feeder = Callable[[Mapping[str, tuple[Array, Rect]]], None]
+Feeder = Callable[[str, Mapping[str, tuple[Array, Rect]]], None]
+"""Fills what a node gives: its name; port -> array and rect."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Engine:
                 return Bound(step.node, "compute", self._compute(step), 0)
             case Feed():
                 places = {port: (self.store.view(place), place[1]) for port, place in step.ports.items()}
-                return Bound(step.node, "feed", lambda: self._feed(places), 0)
+                return Bound(step.node, "feed", lambda: self._feed(step.node, places), 0)
             case Zero(node=node, buffer=number, elided=elided):
                 if elided or number is None:
                     return None

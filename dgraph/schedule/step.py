@@ -169,7 +169,7 @@ def _with_transfers(graph: Graph, plan: Plan, by_node: Mapping[str, list[Step]])
 def _node_steps(layout: Layout, name: str, rank: int, placement: Placement, dtype: str) -> list[Step]:
     op = layout.ops[name]
     node = op.node
-    if node.op == "data":
+    if node.kind == "forward" and not node.inputs:
         return [Feed(name, _feed_ports(layout, node, rank, placement))]
     if node.kind == "zero":
         return [_zero_step(layout, node, rank, placement)]
