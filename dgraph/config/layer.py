@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dgraph.config.kind import FILTERS, JOINS, KINDS, NONLINEARITIES, NORM_KINDS, NORMS, NOT_SAID, POOLS
+from dgraph.config.path import item_name
 from dgraph.config.reader import (
     Key,
     Keys,
@@ -161,22 +162,32 @@ def layer_reader(split: Reader[Splits]) -> Reader[LayerConfig]:
     return read
 
 
-def layers_reader(split: Reader[Splits]) -> Reader[tuple[LayerConfig, ...]]:
-    """Reads the section `layers`: unique names, and inputs that come earlier."""
-    read_all = items(layer_reader(split), "a list of layers")
+def takes(layer: Tree, key: str) -> bool:
+    """Whether a key goes with the kind of a layer."""
+    kinds = [kind for kind in layer.keys if kind in KINDS or kind == "affine"] or ["nonlinearity"]
+    return key not in _GOES_WITH or any(kind in _GOES_WITH[key] for kind in kinds)
+
+
+def note_origin(error: ConfigError, origin: str) -> ConfigError:
+    """The same error, its hint with the instance of a block that it is in, in words; said once."""
+    if origin and origin not in error.hint:
+        error.hint = "; ".join(part for part in (error.hint, origin) if part)
+    return error
+
+
+def layers_reader(split: Reader[Splits], origins: Mapping[str, str]) -> Reader[tuple[LayerConfig, ...]]:
+    """Reads the section `layers` without blocks: unique names. `origins` are the instances that layers come from, for hints."""
+    read_one = layer_reader(split)
+
+    def read_layer(tree: Tree, path: str) -> LayerConfig:
+        try:
+            return read_one(tree, path)
+        except ConfigError as error:
+            raise note_origin(error, origins.get(item_name(tree) or "", "")) from None
 
     def read(tree: Tree, path: str) -> tuple[LayerConfig, ...]:
-        layers = read_all(tree, path)
+        layers = items(read_layer, "a list of layers")(tree, path)
         _check_names(tree, path, {"data": tree.place})
-        names = [layer.name for layer in layers]
-        numbers = {name: k for k, name in enumerate(names)}
-        for k, layer in enumerate(layers):
-            for name in layer.reads:
-                if numbers.get(name, -1) >= k and isinstance(tree.value, list):
-                    item = tree.value[k].value
-                    key = "input" if layer.input else "inputs"
-                    place = item[key].place if isinstance(item, dict) else layer.place
-                    raise ConfigError(f"{path}.{layer.name} reads {name}", "an input is an earlier layer", place)
         return layers
 
     return read

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from types import MappingProxyType
 
+from dgraph.config.block import expand_blocks, leads_inside
 from dgraph.config.layer import layers_reader, nodes_reader, parameters_reader
-from dgraph.config.path import override
+from dgraph.config.path import Override, override, read_override
 from dgraph.config.reader import REQUIRED, Key, choice, fault, integer, record, text
 from dgraph.config.schema import Config, DataConfig, LayerConfig
 from dgraph.config.section import Axes, data_reader, read_mesh, read_train, split_reader
@@ -29,7 +30,8 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = (), ran
     Parameters
     ----------
     path : the YAML file, UTF-8, at most 8 MiB.
-    overrides : `key.path=value` each, applied in order before validation.
+    overrides : `key.path=value` each, applied in order before validation; those that lead inside of an instance of a block
+        (`layers.stage2.1.conv1.split={H: y}`) to the layers that it stands for, after all others.
     ranks : how many ranks were started: must be those of the mesh, or fixes its `auto` axis. None: not known, and
         `auto` is 1.
 
@@ -53,12 +55,19 @@ def parse_config(
 ) -> Config:
     """The validated config in a string; `file` is what places call it. See `load_config`."""
     tree = parse(content, file)
-    for one in overrides:
+    inside: list[Override] = []
+    for one in map(read_override, overrides):
+        if leads_inside(tree, one.steps):
+            inside.append(one)
+        else:
+            tree = override(tree, one)
+    tree, origins = expand_blocks(tree)
+    for one in inside:
         tree = override(tree, one)
-    return _read_config(tree, file, ranks)
+    return _read_config(tree, origins, file, ranks)
 
 
-def _read_config(tree: Tree, file: str, ranks: int | None) -> Config:
+def _read_config(tree: Tree, origins: Mapping[str, str], file: str, ranks: int | None) -> Config:
     if not isinstance(tree.value, dict):
         raise fault(tree, "a config", "a mapping of sections")
     mesh_tree = tree.value.get("mesh", Tree({}, tree.place))
@@ -71,12 +80,12 @@ def _read_config(tree: Tree, file: str, ranks: int | None) -> Config:
         "seed": Key(integer(0), 0),
         "mesh": Key(lambda value, path: mesh, mesh),
         "data": Key(data_reader(axes if ranks is None else mesh, file), REQUIRED),
-        "layers": Key(layers_reader(split), ()),
+        "layers": Key(layers_reader(split, origins), ()),
         "nodes": Key(nodes_reader(split), ()),
         "parameters": Key(parameters_reader(split), ()),
         "train": Key(read_train, REQUIRED),
     }
-    config = Config(**record(tree, "", keys), source=file, tree=tree)
+    config = Config(**record(tree, "", keys), source=file, tree=tree, origins=origins)
     if not config.layers and not config.nodes:
         raise ConfigError("the config has neither layers nor nodes", "one of them makes the network", tree.place)
     _check_classes(config.data, config.layers, config)

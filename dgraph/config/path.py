@@ -11,7 +11,7 @@ or the `name` of one. Quotes keep a step with dots whole: `parameters."L0.W".ini
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from dgraph.config.source import Tree, parse, quote, show
@@ -47,19 +47,45 @@ def find(tree: Tree, path: str) -> tuple[Place, Place]:
     return place, tree.place
 
 
-def override(tree: Tree, text: str) -> Tree:
-    """The tree with one override applied: `text` is `path=value`, the value in YAML (flow style), as in a file.
+@dataclass(frozen=True)
+class Override:
+    """A value to be put at the steps of a path; `place` stands for where it was given."""
 
-    Keys that are not there are made (and validated later); list items must be there. Raises ConfigError.
-    """
+    steps: tuple[str, ...]
+    value: Tree
+    place: Place
+
+
+def read_override(text: str) -> Override:
+    """The override `path=value`, the value in YAML (flow style), as in a file. Raises ConfigError."""
     path, equals, value = text.partition("=")
     here = Place(f"--set {path if path.isprintable() else quote(path)}"[:LENGTH], 1, 1)
     if not equals:
         raise ConfigError("an override reads key.path=value", "such as --set train.steps=3", here)
     try:
-        return _put(tree, split_path(path), parse(value, here.file), here)
+        return Override(split_path(path), parse(value, here.file), here)
     except ConfigError as error:
         raise error.at(here) from None
+
+
+def override(tree: Tree, given: Override) -> Tree:
+    """The tree with one override applied.
+
+    Keys that are not there are made (and validated later); list items must be there. Raises ConfigError.
+    """
+    try:
+        return _put(tree, given.steps, given.value, given.place)
+    except ConfigError as error:
+        raise error.at(given.place) from None
+
+
+def reach(tree: Tree, steps: tuple[str, ...]) -> tuple[list[Tree], tuple[str, ...]]:
+    """The trees along a path as far as it is there, and the steps that are left."""
+    trees = [tree]
+    while steps and (found := _descend(trees[-1], steps)):
+        key, steps = found
+        trees.append(_child(trees[-1], key))
+    return trees, steps
 
 
 def _put(tree: Tree, steps: tuple[str, ...], value: Tree, here: Place) -> Tree:

@@ -15,7 +15,7 @@ from dgraph.config.path import find
 from dgraph.config.plain import plain_node, plain_parameter, plain_split, plain_value
 from dgraph.config.source import Tree
 from dgraph.error import Place
-from dgraph.graph.node import Attributes, Split
+from dgraph.graph.node import EMPTY, Attributes, Split
 from dgraph.graph.spec import NodeSpec, ParameterSpec
 
 Splits = Mapping[str, Split]
@@ -178,7 +178,8 @@ class TrainConfig:
 class Config:
     """A validated configuration.
 
-    `mesh` gives the sizes of the axes in order, the first the slowest; `source` is the file that it came from.
+    `mesh` gives the sizes of the axes in order, the first the slowest; `source` is the file that it came from, `tree` its
+    content with all blocks written out, `origins` the instances of blocks that layers come from, in words.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Config:
     train: TrainConfig
     source: str = field(compare=False)
     tree: Tree = field(compare=False, repr=False)
+    origins: Mapping[str, str] = field(default_factory=lambda: EMPTY, compare=False, repr=False)
 
     def place(self, path: str, key: bool = False) -> Place:
         """Where the value at a dotted path such as `layers.L0.split.H` stands, or with `key` its key.
