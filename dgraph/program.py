@@ -31,6 +31,9 @@ from dgraph.schedule.check import check_progress, postings
 from dgraph.schedule.step import Schedule, make_schedule
 
 SHOWN_FINDINGS = 20
+CLASS_LOSSES = ("softmax", "cross_entropy", "negative_log_likelihood")
+TARGET_LOSSES = ("squared_error", "half_squared_norm", "absolute_error", "huber")
+"""Binary cross-entropy takes either kind of labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +120,10 @@ def data_spec(config: Config) -> DataSpec:
         shares=(data.shares.train, data.shares.validation, data.shares.test),
         shuffle=data.shuffle,
         seed=config.seed,
+        label_shape=data.label_shape,
+        rows=data.rows,
+        labels=data.labels,
+        repeat=data.repeat or 1,
     )
 
 
@@ -135,10 +142,10 @@ def compile_config(config: Config, training: bool = True) -> Program:
     Raises ConfigError (with a place) for what does not fit, CheckError for what a layout cannot express.
     """
     data = _describe(config, training)
-    specs, parameters = expand(config, data.shape)
+    specs, parameters = expand(config, data.shape, data.label_shape)
     try:
         forward = build_graph(config.name, specs, parameters, DECLARED)
-        _check_classes(config, forward, data)
+        _check_labels(forward, data)
         graph = add_gradients(forward, OPS) if training else forward
         layout = assign_layout(graph, Mesh.of(config.mesh), OPS, config.train.shard)
     except DgraphError as error:
@@ -162,21 +169,29 @@ def _describe(config: Config, training: bool) -> Description:
 
 @contextmanager
 def data_place(config: Config) -> Iterator[None]:
-    """Gives errors of the data source the place where the config names it."""
+    """Gives errors of the data source the place of the key that is at fault, or where the config names the source."""
     try:
         yield
     except DgraphError as error:
-        raise error.at(config.place("data.path")) from None
+        key = "path" if isinstance(error, DataError) else error.key
+        raise error.at(config.place(f"data.{key}" if key else "data")) from None
 
 
-def _check_classes(config: Config, graph: Graph, data: Description) -> None:
-    """Labels of the data are classes of every softmax."""
+def _check_labels(graph: Graph, data: Description) -> None:
+    """Every loss gets the labels that it needs: class numbers, each with a score, or real targets."""
     for node in graph.ops.values():
-        if node.op == "softmax" and (classes := node.access.dims["input"][1]) < data.classes:
-            raise ConfigError(
-                f"node {node.name}: {classes} classes are fewer than the data's {data.classes}",
-                "every label needs a score",
-            ).about(node.name, "attributes.classes")
+        if node.op in CLASS_LOSSES and data.classes is None:
+            hint = "give data the number of classes, or take another loss"
+            what = f"node {node.name}: {node.op} needs class numbers, the data has real targets"
+            raise ConfigError(what, hint).about(node.name)
+        if node.op in TARGET_LOSSES and data.classes is not None:
+            hint = "give data a label_shape and no classes, or take another loss"
+            what = f"node {node.name}: {node.op} needs real targets, the data has class numbers"
+            raise ConfigError(what, hint).about(node.name)
+        scores = node.access.dims["input"][1] if node.op in CLASS_LOSSES else data.classes
+        if data.classes is not None and scores is not None and scores < data.classes:
+            what = f"node {node.name}: {scores} classes are fewer than the data's {data.classes}"
+            raise ConfigError(what, "every label needs a score").about(node.name, "attributes.classes")
 
 
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:

@@ -79,12 +79,7 @@ class Worker:
         self.indices = np.full(self.program.config.data.batch, -1, dtype=np.int64)
 
     def _feed(self, node: str, places: Mapping[str, tuple[Array, Rect]]) -> None:
-        labels = places.get("labels")
-        if labels is not None:
-            array, rect = labels
-            first: tuple[slice | int, ...] = (slice(None), *(0,) * (array.ndim - 1))
-            labels = array[first], Rect(rect.start[:1], rect.size[:1])
-        fill(self.source, self.indices, places.get("raw_data"), labels)
+        fill(self.source, self.indices, places.get("raw_data"), places.get("labels"))
 
     def where(self) -> str:
         """What this rank is at, for the report of a failure."""

@@ -16,7 +16,7 @@ from tests.test_config import BAD, arguments
 
 CASES = sorted(path.stem for path in BAD.glob("*.yaml"))
 # Sound data that the network of the config does not fit.
-CONFIG_FAULTS = ("data_label_classes", "data_many_dimensions")
+CONFIG_FAULTS = ("data_label_classes", "data_label_fraction", "data_many_dimensions")
 SMALL = """\
 name: small
 mesh: {p: auto}
@@ -66,6 +66,9 @@ ARCHIVES = {
     "data_label_beyond": npz(),
     "data_label_classes": npz(),
     "data_label_fraction": npz(y=np.zeros(12)),
+    "data_label_fraction_of_classes": npz(y=np.zeros(12)),
+    "data_label_shape": npz(y=np.zeros((12, 1, 4), int)),
+    "data_label_dimensions": npz(y=np.zeros((12, 1, 1, 1, 1), int)),
     "data_no_samples": npz(x=np.zeros((0, 1, 4, 4)), y=np.zeros(0, int)),
     "data_many_dimensions": npz(x=np.zeros((12, 1, 2, 2, 2, 2))),
     "data_nothing_to_train": npz(),

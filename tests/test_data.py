@@ -17,6 +17,8 @@ from dgraph.rect import Rect
 
 SYNTHETIC = DataSpec("synthetic", (3, 7, 6), 5, 40, scale=2.0, seed=11)
 DIGITS = DataSpec("digits", scale=16.0, seed=3)
+ONE = Rect.whole((1, 1, 1))
+"""Where the one label of an image is."""
 
 
 def written(folder, x, y, save=np.savez):
@@ -41,11 +43,11 @@ def rects(draw, dim):
 def test_a_rect_of_a_batch_has_the_values_of_the_whole(rect, order, indices):
     source, indices = open_source(SYNTHETIC), np.array(indices)
     whole = np.full((12, 3, 7, 6), np.nan)
-    labels = np.full(12, 99)
-    fill(source, indices, (whole, Rect.whole(whole.shape)), (labels, Rect.whole((12,))))
+    labels = np.full((12, 1, 1, 1), 99)
+    fill(source, indices, (whole, Rect.whole(whole.shape)), (labels, Rect.whole(labels.shape)))
     part = np.full([rect.size[d] for d in order], np.nan).transpose(np.argsort(order))
-    some = np.full(rect.size[0], 99)
-    fill(source, indices, (part, rect), (some, Rect(rect.start[:1], rect.size[:1])))
+    some = np.full((rect.size[0], 1, 1, 1), 99)
+    fill(source, indices, (part, rect), (some, Rect((rect.start[0], 0, 0, 0), some.shape)))
     assert (part == whole[rect.slices()]).all()
     assert (some == labels[rect.slices()[0]]).all()
     assert (whole[indices == -1] == 0).all()
@@ -55,7 +57,7 @@ def test_a_rect_of_a_batch_has_the_values_of_the_whole(rect, order, indices):
 def test_synthetic_values_have_a_pattern_a_class():
     source = open_source(replace(SYNTHETIC, samples=4000, scale=1.0))
     everything = np.arange(4000)
-    values, labels = source.read(everything, Rect.whole(source.shape)), source.labels(everything)
+    values, labels = source.read(everything, Rect.whole(source.shape)), source.labels(everything, ONE).ravel()
     assert sorted(set(labels)) == [0, 1, 2, 3, 4]
     means = np.stack([values[labels == c].mean(0).ravel() for c in range(5)])
     nearest = ((values.reshape(4000, 1, -1) - means) ** 2).sum(-1).argmin(1)
@@ -66,10 +68,10 @@ def test_synthetic_values_have_a_pattern_a_class():
 
 def test_the_digits_are_what_is_known_of_them():
     source = open_source(DIGITS)
-    assert Description(source.samples, source.shape, source.classes) == describe(DIGITS)
+    assert Description(source.samples, source.shape, source.classes, source.label_shape) == describe(DIGITS)
     values = source.read(np.arange(1797), Rect.whole((1, 8, 8)))
     assert (values.min(), values.max(), values.dtype) == (0, 1, np.float32)
-    assert set(source.labels(np.arange(1797))) == set(range(10))
+    assert set(source.labels(np.arange(1797), ONE).ravel()) == set(range(10))
 
 
 def test_the_digits_are_described_without_scikit_learn():
@@ -90,18 +92,18 @@ def test_missing_scikit_learn_is_one_line(monkeypatch):
 def test_an_archive_gives_what_was_saved(tmp_path, save, dtype, order):
     x, y = numbers(dtype=dtype)
     spec = replace(written(tmp_path, np.asarray(x, order=order), y, save), scale=4.0)
-    assert describe(spec) == Description(20, (2, 4, 5), 3)
+    assert describe(spec) == Description(20, (2, 4, 5), 3, (1, 1, 1))
     source, chosen, rect = open_source(spec), np.array([19, 0, 7, 7]), Rect((1, 0, 2), (1, 4, 3))
     values = source.read(chosen, rect)
     assert np.array_equal(values, x[chosen][:, 1:2, :, 2:5].astype(np.float64) / 4)
     assert values.dtype == ("float64" if dtype == "float64" else "float32")
-    assert np.array_equal(source.labels(chosen), y[chosen])
+    assert np.array_equal(source.labels(chosen, ONE).ravel(), y[chosen])
 
 
 def test_a_large_archive_is_described_at_once(tmp_path):
     spec = replace(written(tmp_path, np.zeros((200_000, 1, 10, 10), np.uint8), np.zeros(200_000, np.int64)), classes=2)
     start = perf_counter()
-    assert describe(spec) == Description(200_000, (1, 10, 10), 2)
+    assert describe(spec) == Description(200_000, (1, 10, 10), 2, (1, 1, 1))
     assert perf_counter() - start < 0.1
 
 
@@ -112,9 +114,12 @@ def faulty():
     return {
         "not finite": (holed, y, None),
         "do not fit": (x, y[:-1], None),
-        "shapes [n, C": (x[:, 0, 0, 0], y, None),
+        "x [n, C": (x[:, 0, 0, 0], y, None),
         "x is object": (np.array([{}] * 20), y, None),
-        "y float64": (x, y.astype(float), None),
+        "y is float64": (x, y.astype(float), {"classes": 3}),
+        "y has values that are not finite": (x, np.full(20, np.inf), None),
+        "y [20, 1, 1, 1, 1]": (x, y.reshape(20, 1, 1, 1, 1), None),
+        "label_shape [1, 4, 5], not [1, 1, 1]": (x, np.zeros((20, 1, 4, 5), int), {"label_shape": (1,)}),
         "from -1": (x, y - 1, None),
         "0 to 1": (x, y, {"classes": 2}),
         "shape [2, 4, 5], not [1, 4, 5]": (x, y, {"shape": (1, 4, 5)}),
@@ -171,7 +176,7 @@ def test_a_damaged_archive_is_found_or_gives_what_was_saved(tmp_path, save):
             continue
         chosen = np.arange(len(y))
         assert np.array_equal(source.read(chosen, Rect.whole(source.shape)), x)
-        assert np.array_equal(source.labels(chosen), y)
+        assert np.array_equal(source.labels(chosen, ONE).ravel(), y)
     assert found > 200
 
 

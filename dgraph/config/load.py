@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from types import MappingProxyType
 
-from dgraph.config.block import expand_blocks, leads_inside
+from dgraph.config.block import expand_blocks, leads_inside, override_inside
+from dgraph.config.data import data_reader
 from dgraph.config.layer import layers_reader, nodes_reader, parameters_reader
 from dgraph.config.path import Override, override, read_override
 from dgraph.config.reader import REQUIRED, Key, choice, fault, integer, record, text
 from dgraph.config.schema import Config, DataConfig, LayerConfig
-from dgraph.config.section import Axes, data_reader, read_mesh, read_train, split_reader
+from dgraph.config.section import Axes, read_mesh, read_train, split_reader
 from dgraph.config.source import Tree, decode, parse
 from dgraph.error import ConfigError, Place
 
@@ -63,7 +64,7 @@ def parse_config(
             tree = override(tree, one)
     tree, origins = expand_blocks(tree)
     for one in inside:
-        tree = override(tree, one)
+        tree = override_inside(tree, one)
     return _read_config(tree, origins, file, ranks)
 
 

@@ -20,6 +20,8 @@ from dgraph.graph.spec import NodeSpec, ParameterSpec
 
 Splits = Mapping[str, Split]
 """Letter of a dimension -> the mesh axes that cut it."""
+Cell = int | float | tuple[int | float, ...]
+"""A label in a table: one number, or a list of them."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,23 @@ class Shares:
 class DataConfig:
     """Where samples come from and how they are batched.
 
-    `source` is synthetic, digits or npz; `shape` is [C, spatial...] of one sample and `classes` the number of classes
-    (None where only the file of an npz source knows); `samples` is how many a synthetic source has; `path` is the
-    absolute path of an npz file; `scale` divides every value; `read` is `rect` (a rank reads what it needs) or `same`
-    (every rank reads the whole batch).
+    `source` is synthetic, digits, npz, table or ring; `shape` is [C, spatial...] of one sample, `label_shape` that of its labels
+    and `classes` the number of their classes (each None where the source knows, or has real targets); `samples` is how many a
+    synthetic source or a ring has; `path` is the absolute path of an npz file; `rows` and `labels` are a table's, which stands
+    there `repeat` times; `scale` divides every value; `read` is `rect` (a rank reads what it needs) or `same` (every rank
+    reads the whole batch).
     """
 
     source: str
     batch: int
     shape: tuple[int, ...] | None
+    label_shape: tuple[int, ...] | None
     classes: int | None
     samples: int | None
     path: str | None
+    rows: tuple[tuple[float, ...], ...] | None
+    labels: tuple[Cell, ...] | None
+    repeat: int | None
     scale: float
     shares: Shares
     shuffle: bool
@@ -202,6 +209,12 @@ class Config:
         """
         places = find(self.tree, path)
         return places[0] if key else places[1]
+
+    def origin(self, name: str) -> str:
+        """The instance of a block, in words, that a layer, node, tensor or parameter comes from; empty if it comes from none."""
+        while name and name not in self.origins:
+            name = name.rpartition(".")[0]
+        return self.origins.get(name, "")
 
     def resolved(self) -> dict[str, Any]:
         """All of it as plain values, defaults filled in: dumped as YAML, it loads back to an equal config."""

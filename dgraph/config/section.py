@@ -1,4 +1,4 @@
-"""Readers of the small sections: mesh, splits, data, initial values, training.
+"""Readers of the small sections: mesh, splits, initial values, training.
 
 In: trees. Out: the frozen types of `dgraph.config.schema`. Promise: whatever can be known without the ops and the data
 is checked here, at its place.
@@ -6,18 +6,14 @@ is checked here, at its place.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from dgraph.config.reader import (
-    MOST,
     Key,
     Reader,
     below,
     boolean,
-    choice,
     entries,
     fault,
     integer,
@@ -26,10 +22,9 @@ from dgraph.config.reader import (
     number,
     optional,
     record,
-    text,
     variant,
 )
-from dgraph.config.schema import Adam, DataConfig, Sgd, Shares, Splits, TrainConfig
+from dgraph.config.schema import Adam, Sgd, Splits, TrainConfig
 from dgraph.config.source import Tree, quote
 from dgraph.error import ConfigError
 from dgraph.graph.node import Split
@@ -46,7 +41,6 @@ Axes = Mapping[str, int | None]
 POSITIVE = number("a number > 0", lambda value: value > 0)
 FINITE = number("a number")
 FRACTION = number("a number >= 0 and < 1", lambda value: 0 <= value < 1)
-SHARE = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 COUNT = integer(1)
 FROM_ZERO = integer(0)
 
@@ -69,9 +63,6 @@ _OPTIMIZERS = {
         "epsilon": Key(POSITIVE, 1e-8),
     },
 }
-_SHARES = {"train": Key(SHARE), "validation": Key(SHARE, 0.0), "test": Key(SHARE, 0.0)}
-_KNOWN_DATA = {"digits": {"shape": (1, 8, 8), "classes": 10}}
-_OWN_KEYS = {"samples": "synthetic", "path": "npz"}
 
 
 def read_mesh(tree: Tree, path: str) -> Axes:
@@ -188,62 +179,3 @@ def read_train(tree: Tree, path: str) -> TrainConfig:
     if train.steps is None and train.epochs is None:
         raise ConfigError("train needs steps or epochs", "such as epochs: 20", tree.place)
     return train
-
-
-def _read_shares(tree: Tree, path: str) -> Shares:
-    shares = Shares(**record(tree, path, _SHARES))
-    total = shares.train + shares.validation + shares.test
-    if abs(total - 1) > 1e-6:
-        raise ConfigError(f"{path} must sum to 1, not {total:g}", "train + validation + test", tree.place)
-    return shares
-
-
-def data_reader(axes: Axes, file: str) -> Reader[DataConfig]:
-    """Reads the section `data` of a config in `file`, to which the path of a data file is relative."""
-    keys = {
-        "source": Key(choice("synthetic", "digits", "npz")),
-        "batch": Key(integer(1, 2**31)),
-        "shape": Key(items(integer(1, 2**31), "a list of channels and 1 to 3 spatial extents", 2, 4), None),
-        "classes": Key(integer(1, 2**31), None),
-        "samples": Key(integer(1, MOST), None),
-        "path": Key(text("the path of a file", r"[^\x00]+"), None),
-        "scale": Key(POSITIVE, 1.0),
-        "shares": Key(_read_shares, Shares()),
-        "shuffle": Key(boolean, True),
-        "read": Key(choice("rect", "same"), "rect"),
-        "split": Key(split_reader(axes), None),
-    }
-
-    def read(tree: Tree, path: str) -> DataConfig:
-        values = record(tree, path, keys)
-        _check_source(tree, path, values)
-        if values["path"] is not None:
-            values["path"] = _absolute(tree, values["path"], file)
-        return DataConfig(**values, place=tree.place)
-
-    return read
-
-
-def _check_source(tree: Tree, path: str, values: dict[str, Any]) -> None:
-    """What goes with which source; fills in what the source knows."""
-    source = values["source"]
-    for key, owner in _OWN_KEYS.items():
-        if values[key] is not None and source != owner:
-            raise ConfigError(f"{path}.{key} does not go with source {source}", f"only with {owner}", tree.keys[key])
-    needed = {"synthetic": ("shape", "classes"), "npz": ("path",), "digits": ()}[source]
-    for key in needed:
-        if values[key] is None:
-            raise ConfigError(f"{path} needs the key {key}", f"with source {source}", tree.place)
-    for key, known in _KNOWN_DATA.get(source, {}).items():
-        if values[key] not in (None, known):
-            hint = f"source {source} has {list(known) if isinstance(known, tuple) else known}"
-            raise ConfigError(f"{path}.{key} does not fit the data", hint, tree.keys[key])
-        values[key] = known
-    if source == "synthetic" and values["samples"] is None:
-        values["samples"] = 4 * values["batch"]
-
-
-def _absolute(tree: Tree, path: str, file: str) -> str:
-    """A path in the config file is relative to that file; one in an override, to the working directory."""
-    given = tree.value["path"].place.file if isinstance(tree.value, dict) else file
-    return os.path.abspath(os.path.join(os.path.dirname(file) if given == file else "", path))

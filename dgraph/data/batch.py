@@ -7,6 +7,7 @@ rank reads only what its rect needs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -19,8 +20,9 @@ from dgraph.rect import Rect
 
 SUBSETS = ("train", "validation", "test")
 MISSING = -1
-"""The index of a sample that a last, partial batch lacks, and its label; its values are 0."""
+"""The index of a sample that a last, partial batch lacks, and its class numbers; its real targets are NaN, its values 0."""
 BITE = 1 << 20
+Read = Callable[[Array, Rect], Array]
 
 
 def subset(spec: DataSpec, samples: int, name: str) -> Array:
@@ -75,33 +77,31 @@ class Batches:
 def fill(source: Source, indices: Array, raw: tuple[Array, Rect] | None, labels: tuple[Array, Rect] | None) -> None:
     """Write a rank's part of the batch of these samples (int64 [batch], -1: none) into its arrays, of any strides.
 
-    `raw` is an array and its rect [n, c, spatial...] of the batch's values, `labels` an array and its rect [n] of its labels; each
-    array has exactly its rect's shape. Reads only what the rects need, some megabytes at a time. A sample that is not there
-    gets zeros and the label -1. Raises DataError if the source cannot be read.
+    `raw` is an array and its rect [n, c, spatial...] of the batch's values, `labels` an array and its rect [n, ...] of its labels;
+    each array has exactly its rect's shape. Reads only what the rects need, some megabytes at a time. A sample that is not
+    there gets zeros, and as labels -1 for class numbers and NaN for real targets. Raises DataError if the source cannot be
+    read.
     """
     if raw is not None and raw[1]:
-        _fill_raw(source, indices, *raw)
+        _fill(source.read, source.shape, 0.0, indices, *raw)
     if labels is not None and labels[1]:
-        out, rect = labels
-        _check(out, rect, (len(indices),))
-        chosen = indices[rect.slices()]
-        out[...] = MISSING
-        there = chosen != MISSING
-        out[there] = source.labels(chosen[there])
+        missing = np.nan if source.classes is None else MISSING
+        _fill(source.labels, source.label_shape, missing, indices, *labels)
 
 
-def _fill_raw(source: Source, indices: Array, out: Array, rect: Rect) -> None:
-    _check(out, rect, (len(indices), *source.shape))
+def _fill(read: Read, shape: tuple[int, ...], missing: float, indices: Array, out: Array, rect: Rect) -> None:
+    """Write what `read` gives of the samples, some at a time, and `missing` for those that are not there."""
+    _check(out, rect, (len(indices), *shape))
     sample = Rect(rect.start[1:], rect.size[1:])
     for block in blocks(rect.size[:1], max(1, BITE // prod(sample.size))):
         chosen = indices[block.shift(rect.start[:1]).slices()]
         part = out[block.slices()]
         there = chosen != MISSING
         if there.all():
-            part[...] = source.read(chosen, sample)
+            part[...] = read(chosen, sample)
         else:
-            part[...] = 0
-            part[there] = source.read(chosen[there], sample)
+            part[...] = missing
+            part[there] = read(chosen[there], sample)
 
 
 def _check(out: Array, rect: Rect, dim: tuple[int, ...]) -> None:

@@ -1,7 +1,7 @@
-"""Samples in a NumPy archive: x [n, C, spatial...] of numbers, y [n] of whole numbers.
+"""Samples in a NumPy archive: x [n, C, spatial...] of numbers; y [n, ...] of whole numbers (classes) or numbers (real targets).
 
 In: a path. Out: its numbers from the headers, or its arrays. Promise: every fault is a DataError that names the file. No
-pickle. Nothing is trusted: sizes are checked before anything is allocated. An x that is stored as it is (numpy.savez) is
+pickle. Nothing is trusted: sizes are checked before anything is allocated. An array that is stored as it is (numpy.savez) is
 mapped, so a rank keeps only what it reads; a compressed one is kept whole.
 """
 
@@ -21,10 +21,12 @@ import numpy as np
 from dgraph.data.spec import Array, Description
 from dgraph.durable import fault
 from dgraph.error import DataError
+from dgraph.ops.frame import padded
 
 BITE = 1 << 22
 LOCAL = struct.Struct("<26xHH")
 """Of the header before a member of a ZIP archive (APPNOTE 4.3.7): the lengths of its name and its extra field."""
+SHAPES = "it needs x [n, C, spatial...] and y [n], or y [n, ...] of no more dimensions than x"
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
@@ -39,25 +41,29 @@ class Member:
     offset: int
 
 
-def describe_npz(path: str, classes: int | None) -> Description:
-    """The numbers of an archive, from its headers. Without `classes`, they are the highest label and one."""
+def describe_npz(path: str, classes: int | None, label_shape: tuple[int, ...] | None) -> Description:
+    """The numbers of an archive, from its headers.
+
+    A y of fractions holds real targets, as does one of whole numbers where `label_shape` is given and `classes` is not; else y
+    holds class numbers, and without `classes` these are the highest label and one.
+    """
     with _archive(path) as archive:
         x, y = _members(path, archive)
-        if classes is None:
-            classes = int(_labels(path, archive, y, None).max()) + 1
-    return Description(x.shape[0], x.shape[1:], classes)
+        if y.dtype.kind == "f" and classes is not None:
+            raise DataError(f"{path}: y is {y.dtype}", "class numbers are whole numbers; real targets have no classes")
+        if classes is None and y.dtype.kind != "f" and label_shape is None:
+            classes = _highest(path, _values(path, archive, y), None) + 1
+    shape = x.shape[1:]
+    return Description(x.shape[0], shape, classes, padded(y.shape[1:] or (1,), shape))
 
 
-def read_npz(path: str, classes: int) -> tuple[Array, Array]:
-    """x, of its own dtype, and y, int64; read once as a whole: sums, finite values, labels in 0 .. classes - 1."""
+def read_npz(path: str, classes: int | None) -> tuple[Array, Array]:
+    """x and y, of their own dtypes; read once as a whole: sums, finite values, class numbers in 0 .. classes - 1."""
     with _archive(path) as archive:
-        x, y = _members(path, archive)
-        labels = _labels(path, archive, y, classes)
-        if x.info.compress_type != ZIP_STORED:
-            return _loaded(path, archive, x), labels
-        for part in _parts(archive, x):
-            _check_finite(path, part)
-        return _mapped(path, archive, x), labels
+        x, y = (_values(path, archive, member) for member in _members(path, archive))
+    if classes is not None:
+        _highest(path, y, classes)
+    return x, y
 
 
 @contextmanager
@@ -82,13 +88,13 @@ def _members(path: str, archive: ZipFile) -> tuple[Member, Member]:
     """x and y, by their headers."""
     missing = [name for name in ("x", "y") if f"{name}.npy" not in archive.namelist()]
     if missing:
-        raise DataError(f"{path}: it has no array {missing[0]}", "it needs x [n, C, spatial...] and y [n]")
+        raise DataError(f"{path}: it has no array {missing[0]}", SHAPES)
     x, y = (_member(archive, name) for name in ("x", "y"))
-    if x.dtype.kind not in "fiub" or y.dtype.kind not in "iu":
-        raise DataError(f"{path}: x is {x.dtype} and y {y.dtype}", "x needs numbers, y whole numbers")
-    if len(x.shape) < 2 or len(y.shape) != 1 or x.shape[0] != y.shape[0] or not prod(x.shape):
-        shapes = f"x {list(x.shape)} and y {list(y.shape)}"
-        raise DataError(f"{path}: {shapes} do not fit", "they need the shapes [n, C, spatial...] and [n]")
+    if x.dtype.kind not in "fiub" or y.dtype.kind not in "fiu":
+        raise DataError(f"{path}: x is {x.dtype} and y {y.dtype}", "they need numbers")
+    sound = 1 <= len(y.shape) <= len(x.shape) >= 2 and x.shape[0] == y.shape[0]
+    if not sound or not prod(x.shape) or not prod(y.shape):
+        raise DataError(f"{path}: x {list(x.shape)} and y {list(y.shape)} do not fit", SHAPES)
     if any(m.offset + prod(m.shape) * m.dtype.itemsize != m.info.file_size for m in (x, y)):
         raise DataError(f"{path}: damaged", "its arrays are not of the sizes that their headers say")
     return x, y
@@ -120,36 +126,45 @@ def _parts(archive: ZipFile, member: Member) -> Iterator[Array]:
             yield np.frombuffer(content, member.dtype)
 
 
-def _check_finite(path: str, part: Array) -> None:
+def _values(path: str, archive: ZipFile, member: Member) -> Array:
+    """The values of a member, all of them finite: mapped if stored as they are, else in memory."""
+    if member.info.compress_type != ZIP_STORED:
+        return _loaded(path, archive, member)
+    for part in _parts(archive, member):
+        _check_finite(path, member, part)
+    return _mapped(path, archive, member)
+
+
+def _check_finite(path: str, member: Member, part: Array) -> None:
     if not np.isfinite(part).all():
-        raise DataError(f"{path}: x has values that are not finite")
+        name = member.info.filename.removesuffix(".npy")
+        raise DataError(f"{path}: {name} has values that are not finite")
 
 
-def _labels(path: str, archive: ZipFile, y: Member, classes: int | None) -> Array:
-    """The labels, int64 [n], within 0 .. classes - 1."""
-    labels = np.concatenate([part.astype(np.int64) for part in _parts(archive, y)])
+def _highest(path: str, labels: Array, classes: int | None) -> int:
+    """The highest label; all are within 0 .. classes - 1."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (classes is not None and high >= classes):
         bound = "they start at 0" if classes is None else f"{classes} classes have labels 0 to {classes - 1}"
         raise DataError(f"{path}: y has labels from {low} to {high}", bound)
-    return labels
+    return high
 
 
-def _loaded(path: str, archive: ZipFile, x: Member) -> Array:
-    """All of a compressed x, in memory."""
-    values = np.empty(prod(x.shape), x.dtype)
+def _loaded(path: str, archive: ZipFile, member: Member) -> Array:
+    """All of a compressed member, in memory."""
+    values = np.empty(prod(member.shape), member.dtype)
     filled = 0
-    for part in _parts(archive, x):
-        _check_finite(path, part)
+    for part in _parts(archive, member):
+        _check_finite(path, member, part)
         values[filled : filled + part.size] = part
         filled += part.size
-    return values.reshape(x.shape, order="F" if x.fortran else "C")
+    return values.reshape(member.shape, order="F" if member.fortran else "C")
 
 
-def _mapped(path: str, archive: ZipFile, x: Member) -> Array:
-    """A stored x, mapped from the file."""
+def _mapped(path: str, archive: ZipFile, member: Member) -> Array:
+    """A stored member, mapped from the file."""
     with open(path, "rb") as file:
-        file.seek(x.info.header_offset)
+        file.seek(member.info.header_offset)
         name, extra = LOCAL.unpack(file.read(LOCAL.size))
-    offset = x.info.header_offset + LOCAL.size + name + extra + x.offset
-    return np.memmap(path, x.dtype, "r", offset, x.shape, "F" if x.fortran else "C")
+    offset = member.info.header_offset + LOCAL.size + name + extra + member.offset
+    return np.memmap(path, member.dtype, "r", offset, member.shape, "F" if member.fortran else "C")

@@ -6,83 +6,19 @@ what the source says; a fault is a DataError, or a ConfigError where the spec it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
+from dgraph.data.array import ArraySource
 from dgraph.data.npz import describe_npz, read_npz
+from dgraph.data.ring import RingSource, describe_ring
 from dgraph.data.spec import Array, DataSpec, Description, Source
+from dgraph.data.synthetic import open_synthetic
+from dgraph.data.table import describe_table, read_table
 from dgraph.error import ConfigError, DataError
-from dgraph.random import fill_normal, fill_uniform
-from dgraph.rect import Rect
+from dgraph.ops.frame import padded
 
-DIGITS = Description(1797, (1, 8, 8), 10)
+DIGITS = Description(1797, (1, 8, 8), 10, (1, 1, 1))
 """The digits that scikit-learn carries: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits."""
-
-
-@dataclass(frozen=True)
-class SyntheticSource:
-    """Samples made of a pattern a class (uniform in -1 .. 1) and normal noise of deviation 1: so they can be learned.
-
-    Every value and label is a function of the seed and its global index.
-    """
-
-    samples: int
-    shape: tuple[int, ...]
-    classes: int
-    scale: float
-    seed: int
-
-    def read(self, indices: Array, rect: Rect) -> Array:
-        """As `Source.read`, float32."""
-        values: Array = np.empty((len(indices), *rect.size), np.float32)
-        pattern = np.empty_like(values)
-        row = Rect((0, *rect.start), (1, *rect.size))
-        fill_normal(values, self.seed, "synthetic noise", 0, (self.samples, *self.shape), row, picks=indices)
-        dim = (self.classes, *self.shape)
-        fill_uniform(pattern, self.seed, "synthetic pattern", 0, dim, row, -1.0, 1.0, self.labels(indices))
-        values += pattern
-        values /= self.scale
-        return values
-
-    def labels(self, indices: Array) -> Array:
-        """As `Source.labels`."""
-        drawn: Array = np.empty(len(indices))
-        row = Rect((0,), (1,))
-        fill_uniform(drawn, self.seed, "synthetic label", 0, (self.samples,), row, 0.0, self.classes, indices)
-        return drawn.astype(np.int64)
-
-
-@dataclass(frozen=True)
-class ArraySource:
-    """Samples x [n, C, spatial...] and labels y [n] that are in memory, or mapped into it."""
-
-    x: Array
-    y: Array
-    classes: int
-    scale: float
-
-    @property
-    def samples(self) -> int:
-        """How many samples there are."""
-        return len(self.y)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[C, spatial...] of one sample."""
-        return tuple(self.x.shape[1:])
-
-    def read(self, indices: Array, rect: Rect) -> Array:
-        """As `Source.read`: float32, or float64 where x needs it."""
-        where: tuple[Any, ...] = (indices, *rect.slices())
-        values: Array = np.array(self.x[where], np.result_type(self.x.dtype, np.float32))
-        values /= self.scale
-        return values
-
-    def labels(self, indices: Array) -> Array:
-        """As `Source.labels`."""
-        return self.y[indices]
 
 
 def describe(spec: DataSpec) -> Description:
@@ -98,9 +34,13 @@ def describe(spec: DataSpec) -> Description:
             return _agreed(spec, DIGITS, "the digits have", ConfigError)
         case "npz":
             path = _path(spec)
-            return _agreed(spec, describe_npz(path, spec.classes), f"{path}: it has", DataError)
+            return _agreed(spec, describe_npz(path, spec.classes, spec.label_shape), f"{path}: it has", DataError)
+        case "table":
+            return _agreed(spec, describe_table(spec), "the table has", ConfigError)
+        case "ring":
+            return _agreed(spec, describe_ring(_samples(spec)), "the ring has", ConfigError)
         case _:
-            raise ConfigError(f"there is no data source {spec.source}", "synthetic, digits, npz")
+            raise ConfigError(f"there is no data source {spec.source}", "synthetic, digits, npz, table, ring")
 
 
 def open_source(spec: DataSpec) -> Source:
@@ -111,11 +51,17 @@ def open_source(spec: DataSpec) -> Source:
     known = describe(spec)
     match spec.source:
         case "synthetic":
-            return SyntheticSource(known.samples, known.shape, known.classes, spec.scale, spec.seed)
+            return open_synthetic(known, spec.scale, spec.seed)
+        case "ring":
+            return RingSource(known.samples, spec.scale, spec.seed)
         case "digits":
-            return ArraySource(*_digits(), known.classes, spec.scale)
+            x, y = _digits()
+        case "table":
+            x, y = read_table(spec, known)
         case _:
-            return ArraySource(*read_npz(_path(spec), known.classes), known.classes, spec.scale)
+            x, y = read_npz(_path(spec), known.classes)
+    y = y.reshape(len(x), *known.label_shape)
+    return ArraySource(x, y, known.classes, spec.scale, known.samples // len(x))
 
 
 def _path(spec: DataSpec) -> str:
@@ -124,18 +70,31 @@ def _path(spec: DataSpec) -> str:
     return spec.path
 
 
+def _samples(spec: DataSpec) -> int:
+    if spec.samples is None:
+        raise ConfigError(f"a {spec.source} source needs samples", "how many").about("data")
+    return spec.samples
+
+
 def _synthetic(spec: DataSpec) -> Description:
-    if spec.shape is None or spec.classes is None or spec.samples is None:
-        raise ConfigError("a synthetic source needs shape, classes and samples")
-    return Description(spec.samples, spec.shape, spec.classes)
+    if spec.shape is None:
+        raise ConfigError("a synthetic source needs shape", "[channels, spatial ...] of one sample").about("data")
+    if spec.classes is None and spec.label_shape is None:
+        hint = "classes for class numbers, label_shape for real targets, both for class numbers at every place"
+        raise ConfigError("a synthetic source needs classes or label_shape", hint).about("data")
+    return Description(_samples(spec), spec.shape, spec.classes, padded(spec.label_shape or (1,), spec.shape))
 
 
 def _agreed(spec: DataSpec, known: Description, who: str, error: type[ConfigError] | type[DataError]) -> Description:
     """What is known of a source, unless the spec claims something else."""
-    for key in ("samples", "shape", "classes"):
-        claim, fact = getattr(spec, key), getattr(known, key)
+    claims = {"samples": spec.samples, "shape": spec.shape, "classes": spec.classes}
+    if spec.label_shape is not None:
+        claims["label_shape"] = padded(spec.label_shape, known.shape)
+    for key, claim in claims.items():
+        fact = getattr(known, key)
         if claim is not None and claim != fact:
-            raise error(f"{who} {key} {_text(fact)}, not {_text(claim)}", f"leave {key} out of data, or correct it")
+            hint = f"leave {key} out of data, or correct it"
+            raise error(f"{who} {key} {_text(fact)}, not {_text(claim)}", hint).about("data", key)
     return known
 
 

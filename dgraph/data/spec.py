@@ -14,6 +14,8 @@ import numpy as np
 from dgraph.rect import Rect
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Cell = int | float | tuple[int | float, ...]
+"""A label in a table: one number, or a list of them."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,20 @@ class DataSpec:
 
     Attributes
     ----------
-    source: synthetic, digits or npz.
+    source: synthetic, digits, npz, table or ring.
     shape: [C, spatial...] of one sample; needed by synthetic, a claim to be checked for the others.
-    classes: how many classes; needed by synthetic, a claim to be checked for the others.
-    samples: how many; needed by synthetic, a claim to be checked for the others.
+    classes: how many classes labels have; needed by synthetic, a claim to be checked for the others. Without it, `label_shape`
+        asks for real targets.
+    samples: how many; needed by synthetic and ring, a claim to be checked for the others.
     path: the file of an npz source.
     scale: what every value is divided by.
     shares: of the samples for training, validation and test; their sum is at most 1.
     shuffle: whether every epoch has an order of its own.
     seed: of synthetic values, of the subsets and of the orders.
+    label_shape: of the labels of one sample, missing dimensions at its end are 1; a claim to be checked for npz.
+    rows: the values of each sample of a table.
+    labels: the label or labels of each sample of a table.
+    repeat: how many times a table stands in its source.
     """
 
     source: str
@@ -42,15 +49,21 @@ class DataSpec:
     shares: tuple[float, float, float] = (1.0, 0.0, 0.0)
     shuffle: bool = True
     seed: int = 0
+    label_shape: tuple[int, ...] | None = None
+    rows: tuple[tuple[float, ...], ...] | None = None
+    labels: tuple[Cell, ...] | None = None
+    repeat: int = 1
 
 
 @dataclass(frozen=True)
 class Description:
-    """The numbers of a source: how many samples, their shape [C, spatial...], how many classes."""
+    """The numbers of a source: how many samples, their shape [C, spatial...], how many classes (None: labels are real targets), and
+    the shape of a sample's labels, of as many dimensions as the sample."""
 
     samples: int
     shape: tuple[int, ...]
-    classes: int
+    classes: int | None
+    label_shape: tuple[int, ...]
 
 
 class Source(Protocol):
@@ -65,8 +78,12 @@ class Source(Protocol):
         """[C, spatial...] of one sample."""
 
     @property
-    def classes(self) -> int:
-        """How many classes there are."""
+    def classes(self) -> int | None:
+        """How many classes there are; None: labels are real targets."""
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """The shape of a sample's labels, of as many dimensions as the sample."""
 
     def read(self, indices: Array, rect: Rect) -> Array:
         """Values of these samples (int64 [n], each in 0 .. samples - 1) within `rect` of [C, spatial...].
@@ -74,5 +91,8 @@ class Source(Protocol):
         Returns an array of floats [n, *rect.size]. Raises DataError if they cannot be read.
         """
 
-    def labels(self, indices: Array) -> Array:
-        """The labels of these samples, int64 [n], each in 0 .. classes - 1."""
+    def labels(self, indices: Array, rect: Rect) -> Array:
+        """The labels of these samples within `rect` of the label shape.
+
+        Returns an array [n, *rect.size]: int64, each in 0 .. classes - 1, or floats. Raises DataError if they cannot be read.
+        """

@@ -20,7 +20,9 @@ from dgraph.ops import OPS
 _ADDED = "data"
 
 
-def expand(config: Config, shape: tuple[int, ...]) -> tuple[tuple[NodeSpec, ...], tuple[ParameterSpec, ...]]:
+def expand(
+    config: Config, shape: tuple[int, ...], label_shape: tuple[int, ...] = (1,)
+) -> tuple[tuple[NodeSpec, ...], tuple[ParameterSpec, ...]]:
     """The specs that a config stands for.
 
     Parameters
@@ -29,6 +31,8 @@ def expand(config: Config, shape: tuple[int, ...]) -> tuple[tuple[NodeSpec, ...]
         With layers, nodes or both. A node with the op `data` takes the place of the one that is added otherwise.
     shape : tuple of int
         [C, spatial ...] of one sample, as the data source has it.
+    label_shape : tuple of int
+        Of the labels of one sample; dimensions that are missing at its end are 1.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def expand(config: Config, shape: tuple[int, ...]) -> tuple[tuple[NodeSpec, ...]
         At the place of the layer: an input that is a softmax layer, which gives nothing to read.
     """
     data = next((node for node in config.nodes if node.op == "data"), None)
-    added = () if data else (_data_node(config, shape),)
+    added = () if data else (_data_node(config, shape, label_shape),)
     given = dict(data.outputs) if data else {}
     name = data.name if data else _ADDED
     raw, labels = given.get("raw_data", f"{name}.raw_output"), given.get("labels", f"{name}.labels_output")
@@ -57,10 +61,12 @@ def expand(config: Config, shape: tuple[int, ...]) -> tuple[tuple[NodeSpec, ...]
     return (*added, *layers, *config.nodes), parameters
 
 
-def _data_node(config: Config, shape: tuple[int, ...]) -> NodeSpec:
+def _data_node(config: Config, shape: tuple[int, ...], label_shape: tuple[int, ...]) -> NodeSpec:
     data = config.data
-    attributes = MappingProxyType({"batch": data.batch, "shape": shape, "read": data.read})
-    return NodeSpec(_ADDED, "data", (), attributes=attributes, split=data.split, place=data.place)
+    attributes = {"batch": data.batch, "shape": shape, "read": data.read}
+    if any(extent > 1 for extent in label_shape):
+        attributes["label_shape"] = label_shape
+    return NodeSpec(_ADDED, "data", (), attributes=MappingProxyType(attributes), split=data.split, place=data.place)
 
 
 def _expand_layers(layers: Sequence[LayerConfig], raw: str, labels: str, letters: str) -> list[Part]:

@@ -6,23 +6,43 @@ In: dims. Out: maps that take every dimension as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from dgraph.error import ConfigError
 from dgraph.graph.access import ZERO, Space, label
-from dgraph.graph.node import Access, Attributes, Dim, Op
+from dgraph.graph.node import Access, Attribute, Attributes, Dim, Op
 from dgraph.ops.attribute import COUNT, DIM, READING, SHAPE
 from dgraph.ops.label import labels_map, spatial_labels
 
 
 def data_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
-    """A mini-batch: `raw_data[n, c, h, w]` and `labels[n, 0, 0, 0]`."""
+    """A mini-batch: `raw_data[n, c, h, w]`, and `labels[n, 0, 0, 0]`, or of another label shape: of K channels at as many places
+    as the sample has, `labels[n, k, h, w]`; at other places, `labels[n, k, ph, pw]`."""
     batch, shape = attributes["batch"], attributes["shape"]
+    label_shape = padded(attributes["label_shape"] or (1,), shape)
     spatial = spatial_labels(len(shape) - 1)
     names = ("n", "c", *spatial)
+    shared = zip(spatial, shape[1:], label_shape[1:], strict=True)
+    places = ("k", *(name if extent == places else f"p{name}" for name, extent, places in shared))
+    own = {name: extent for name, extent in zip(places, label_shape, strict=True) if extent > 1 and name not in names}
+    labels = (label(name) if extent > 1 else ZERO for name, extent in zip(places, label_shape, strict=True))
     return Access(
-        Space(names, (batch, *shape)),
-        {"raw_data": labels_map(*names), "labels": (label("n"), *(ZERO,) * len(shape))},
-        {"raw_data": (batch, *shape), "labels": (batch, *(1 for _ in shape))},
+        Space((*names, *own), (batch, *shape, *own.values())),
+        {"raw_data": labels_map(*names), "labels": (label("n"), *labels)},
+        {"raw_data": (batch, *shape), "labels": (batch, *label_shape)},
     )
+
+
+def padded(label_shape: Dim, shape: Dim) -> Dim:
+    """A label shape with 1s at its end, of as many dimensions as a sample. Raises ConfigError if it has more."""
+    if len(label_shape) > len(shape):
+        what = f"label_shape {list(label_shape)} has more dimensions than shape {list(shape)}"
+        raise ConfigError(what, "labels lie beside their sample").about("data", "label_shape")
+    return label_shape + (1,) * (len(shape) - len(label_shape))
+
+
+def _label_shape(value: Any, spatial: int) -> Dim | None:
+    return None if value is None else SHAPE.read(value, spatial)
 
 
 def input_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
@@ -52,7 +72,7 @@ DATA = Op(
     access=data_access,
     inputs=(),
     outputs=("raw_data", "labels"),
-    attributes={"batch": COUNT, "shape": SHAPE, "read": READING},
+    attributes={"batch": COUNT, "shape": SHAPE, "label_shape": Attribute(_label_shape, None), "read": READING},
     flops=0,
     traced=(("result_dim", "raw_data"), ("dist_result", "raw_data")),
 )
