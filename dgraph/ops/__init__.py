@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from dgraph.graph.node import Op
-from dgraph.ops import contraction, frame, join, loss, pointwise, pool
+from dgraph.ops import contraction, frame, join, loss, pointwise, pool, response
 
 OPS: Mapping[str, Op] = MappingProxyType(
-    {op.name: op for family in (frame, contraction, pointwise, pool, join, loss) for op in family.OPS}
+    {op.name: op for family in (frame, contraction, pointwise, pool, response, join, loss) for op in family.OPS}
 )
 ADDED = frozenset(op.name for op in (frame.UPDATE, frame.ZERO_OP, frame.FOLLOW))
 """The ops that no config declares: training adds them."""

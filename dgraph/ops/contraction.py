@@ -1,4 +1,4 @@
-"""Ops that sum products of two operands: tiled filter, convolution, linear.
+"""Ops that sum products of two operands: tiled filter, convolution, transposed convolution, linear.
 
 In: attributes and the dim of the input. Out: their access maps. Promise: all that layout, plan and kernels know of these ops
 is in the maps.
@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dgraph.error import ConfigError
 from dgraph.graph.access import Affine, Space, label
 from dgraph.graph.node import Access, Attributes, Dim, Gradient, Op
-from dgraph.ops.attribute import COUNT, COUNTS, DILATION, GROUPS, PADDING, STRIDE
+from dgraph.ops.attribute import COUNT, COUNTS, DILATION, GROUPS, OUTPUT_PADDING, PADDING, STRIDE
 from dgraph.ops.label import (
     labels_map,
     position_labels,
     spatial_labels,
     spatial_of,
     tile_labels,
+    transposed_extents,
     window_extents,
     window_labels,
     window_map,
@@ -68,23 +69,16 @@ def conv_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     count = spatial_of(dims["input"])
     size, stride, dilation, padding = (attributes[key] for key in ("size", "stride", "dilation", "padding"))
     channels, groups = attributes["channels"], attributes["groups"]
-    if c % groups or channels % groups:
-        raise ConfigError(f"{groups} groups do not divide {c} input and {channels} output channels")
+    out, inner = _per_group(channels, c, groups)
     windows = window_extents(tuple(extents), size, stride, dilation, padding)
-    out, inner = channels // groups, c // groups
     h, i = spatial_labels(count), window_labels(count)
-    grouped = (("g", groups),) if groups > 1 else ()
-    lead = (("g", out), ("o", 1)) if groups > 1 else (("o", 1),)
-    taken = (("g", inner), ("c", 1)) if groups > 1 else (("c", 1),)
+    group, (lead, taken) = _group_labels(groups, ("o", out), ("c", inner))
     return Access(
-        Space(
-            ("n", *(name for name, _ in grouped), "o", *h, "c", *i),
-            (n, *(extent for _, extent in grouped), out, *windows, inner, *size),
-        ),
+        Space(("n", *group, "o", *h, "c", *i), (n, *group.values(), out, *windows, inner, *size)),
         {
-            "input": (label("n"), Affine(taken), *window_map(h, i, stride, dilation, tuple(p for p, _ in padding))),
-            "filters": (Affine(lead), *labels_map("c", *i)),
-            "output": (label("n"), Affine(lead), *labels_map(*h)),
+            "input": (label("n"), taken, *window_map(h, i, stride, dilation, tuple(p for p, _ in padding))),
+            "filters": (lead, *labels_map("c", *i)),
+            "output": (label("n"), lead, *labels_map(*h)),
         },
         {
             "input": dims["input"],
@@ -97,6 +91,46 @@ def conv_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
 def _conv_cuts(access: Access) -> Mapping[str, str | tuple[str, str]]:
     names: dict[str, str | tuple[str, str]] = {name.upper(): name for name in access.space.labels}
     return names | {"O": ("g", "o")} if "G" in names else names
+
+
+def conv_transpose_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
+    """`out[n, o, h*s + i*d - p] += in[n, c, h] * filters[c, o, i]` in every spatial dimension: the gradient of a convolution by its
+    input, as a forward op; with groups, c and o run within their group g. What no window reaches is zero."""
+    n, c, *extents = dims["input"]
+    count = spatial_of(dims["input"])
+    size, stride, dilation, padding = (attributes[key] for key in ("size", "stride", "dilation", "padding"))
+    channels, groups = attributes["channels"], attributes["groups"]
+    out, inner = _per_group(channels, c, groups)
+    reached = transposed_extents(tuple(extents), size, stride, dilation, padding, attributes["output_padding"])
+    h, i = spatial_labels(count), window_labels(count)
+    group, (lead, taken) = _group_labels(groups, ("o", out), ("c", inner))
+    return Access(
+        Space(("n", *group, "c", *h, "o", *i), (n, *group.values(), inner, *extents, out, *size)),
+        {
+            "input": (label("n"), taken, *labels_map(*h)),
+            "filters": (taken, *labels_map("o", *i)),
+            "output": (label("n"), lead, *window_map(h, i, stride, dilation, tuple(p for p, _ in padding))),
+        },
+        {
+            "input": dims["input"],
+            "filters": (c, out, *size),
+            "output": (n, channels, *reached),
+        },
+    )
+
+
+def _per_group(channels: int, inputs: int, groups: int) -> tuple[int, int]:
+    """How many output and input channels a group has."""
+    if inputs % groups or channels % groups:
+        raise ConfigError(f"{groups} groups do not divide {inputs} input and {channels} output channels")
+    return channels // groups, inputs // groups
+
+
+def _group_labels(groups: int, *channels: tuple[str, int]) -> tuple[dict[str, int], tuple[Affine, ...]]:
+    """The label of groups with its extent, if there are several; and `g * extent + label` for each of (label, extent)."""
+    if groups == 1:
+        return {}, tuple(label(name) for name, _ in channels)
+    return {"g": groups}, tuple(Affine((("g", extent), (name, 1))) for name, extent in channels)
 
 
 def linear_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
@@ -141,19 +175,31 @@ TILED = Op(
     flops=2,
     traced=_WINDOW_LINES,
 )
+_FILTER = {
+    "channels": COUNT,
+    "size": COUNTS,
+    "stride": STRIDE,
+    "padding": PADDING,
+    "dilation": DILATION,
+    "groups": GROUPS,
+}
 CONV = Op(
     name="conv",
     access=conv_access,
     inputs=("input", "filters"),
     parameters=("filters",),
-    attributes={
-        "channels": COUNT,
-        "size": COUNTS,
-        "stride": STRIDE,
-        "padding": PADDING,
-        "dilation": DILATION,
-        "groups": GROUPS,
-    },
+    attributes=_FILTER,
+    cuts=_conv_cuts,
+    gradient=Gradient(reads=("input", "filters"), of=("filters", "input")),
+    flops=2,
+    traced=_WINDOW_LINES,
+)
+CONV_TRANSPOSE = Op(
+    name="conv_transpose",
+    access=conv_transpose_access,
+    inputs=("input", "filters"),
+    parameters=("filters",),
+    attributes=_FILTER | {"output_padding": OUTPUT_PADDING},
     cuts=_conv_cuts,
     gradient=Gradient(reads=("input", "filters"), of=("filters", "input")),
     flops=2,
@@ -171,4 +217,4 @@ LINEAR = Op(
     traced=(("read_rect", "input"), ("write_rect", "output")),
     traced_gradient=(("read_rect", "output.delta"), ("write_rect", "input.delta")),
 )
-OPS = (TILED, CONV, LINEAR)
+OPS = (TILED, CONV, CONV_TRANSPOSE, LINEAR)

@@ -73,3 +73,19 @@ def window_extents(extents: Dim, size: tuple[int, ...], stride: tuple[int, ...],
             )
         counts.append(room // s + 1)
     return tuple(counts)
+
+
+def transposed_extents(extents: Dim, size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...],
+                       padding: tuple[tuple[int, int], ...], beyond: tuple[int, ...]) -> Dim:  # fmt: skip
+    """How far the windows of a transposed convolution reach, without the padding and with `beyond` at the end, for every spatial
+    dimension; ConfigError where nothing is left."""
+    reached = tuple(
+        (n - 1) * s + d * (k - 1) + 1 - before - after + more
+        for n, k, s, d, (before, after), more in zip(extents, size, stride, dilation, padding, beyond, strict=True)
+    )
+    if min(reached, default=1) < 1:
+        raise ConfigError(
+            f"padding {[list(pair) for pair in padding]} leaves an output of {list(reached)}",
+            f"input extents {list(extents)}, size {list(size)}",
+        )
+    return reached

@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from dgraph.kernels.call import Kernel
-from dgraph.kernels.numpy import contraction, join, loss, pointwise, pool
+from dgraph.kernels.numpy import contraction, global_pool, join, loss, pointwise, pool, response
 from dgraph.kernels.numpy.update import UPDATES
 
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
-    {key: kernel for family in (contraction, pointwise, pool, join, loss) for key, kernel in family.KERNELS.items()}
+    {
+        key: kernel
+        for family in (contraction, pointwise, pool, global_pool, response, join, loss)
+        for key, kernel in family.KERNELS.items()
+    }
 )
 
 __all__ = ["KERNELS", "UPDATES"]

@@ -341,7 +341,12 @@ def _map(call: Call, port: str) -> Map:
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
     {
         (op, gradient): Contraction(parameter)
-        for op, parameter in (("conv", "filters"), ("linear", "weights"), ("tiled", "filters"))
+        for op, parameter in (
+            ("conv", "filters"),
+            ("conv_transpose", "filters"),
+            ("linear", "weights"),
+            ("tiled", "filters"),
+        )
         for gradient in (False, True)
     }
 )
