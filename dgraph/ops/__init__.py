@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from dgraph.graph.node import Op
-from dgraph.ops import contraction, frame, join, loss, pointwise, pool, response
+from dgraph.ops import contraction, frame, join, loss, norm, pointwise, pool, reshape, response, shape
 
 OPS: Mapping[str, Op] = MappingProxyType(
-    {op.name: op for family in (frame, contraction, pointwise, pool, response, join, loss) for op in family.OPS}
+    {
+        op.name: op
+        for family in (frame, contraction, pointwise, pool, response, join, reshape, shape, norm, loss)
+        for op in family.OPS
+    }
 )
-ADDED = frozenset(op.name for op in (frame.UPDATE, frame.ZERO_OP, frame.FOLLOW))
-"""The ops that no config declares: training adds them."""
+ADDED = frozenset(op.name for op in (frame.INPUT, frame.UPDATE, frame.ZERO_OP, frame.FOLLOW))
+"""The ops that no config declares: training adds them, or a program that gives tensors by name."""
 DECLARED: Mapping[str, Op] = MappingProxyType({name: op for name, op in OPS.items() if name not in ADDED})

@@ -4,13 +4,25 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from dgraph.kernels.call import Kernel
-from dgraph.kernels.numpy import contraction, global_pool, join, loss, pointwise, pool, response
+from dgraph.kernels.numpy import (
+    contraction,
+    global_pool,
+    join,
+    loss,
+    norm,
+    pointwise,
+    pool,
+    remap,
+    reshape,
+    response,
+    upsample,
+)
 from dgraph.kernels.numpy.update import UPDATES
 
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
     {
         key: kernel
-        for family in (contraction, pointwise, pool, global_pool, response, join, loss)
+        for family in (contraction, pointwise, pool, global_pool, response, join, remap, reshape, upsample, norm, loss)
         for key, kernel in family.KERNELS.items()
     }
 )

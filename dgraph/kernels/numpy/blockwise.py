@@ -93,14 +93,25 @@ def sum_nbytes(dtype: str) -> int:
 
 
 def sum_of_product(factors: Sequence[Array], out: Array, accumulate: bool, scratch: Array) -> Action:
-    """`out (+)= sum(factors[0] * ...)` over every dim in which `out` has length 1; the sums are float64.
+    """`out (+)= sum(factors[0] * ...)` of one or two factors, as `sum_of`."""
+    return sum_of(_product if len(factors) == 2 else None, factors, out, accumulate, scratch)
 
-    factors: arrays of one shape. out: the same shape, or 1.
+
+def _product(first: Array, second: Array, out: Array) -> None:
+    np.copyto(out, first)
+    np.multiply(out, second, out=out)
+
+
+def sum_of(rule: Rule | None, inputs: Sequence[Array], out: Array, accumulate: bool, scratch: Array,
+           scale: float = 1.0) -> Action:  # fmt: skip
+    """`out (+)= scale * sum(rule(inputs))` over every dim in which `out` has length 1; the sums are float64.
+
+    rule: None stands for the only input itself. inputs: arrays of one shape, the first not repeated. out: the same shape, or 1.
     """
-    shape, carver = factors[0].shape, Carver(scratch)
+    shape, carver = inputs[0].shape, Carver(scratch)
     rounded, wide = carver.take([LIMIT], out.dtype), carver.take([LIMIT], "float64")
     part, total = carver.take([LIMIT], "float64"), carver.take([LIMIT], "float64")
-    order = memory_order(factors[0])
+    order = memory_order(inputs[0])
     sizes = block_sizes(shape, order, LIMIT)
     axes = tuple(d for d, (n, m) in enumerate(zip(shape, out.shape, strict=True)) if n != m)
     steps: list[Step] = []
@@ -110,21 +121,17 @@ def sum_of_product(factors: Sequence[Array], out: Array, accumulate: bool, scrat
         steps.append(partial(sums.fill, 0))
         box = Rect.of((0, shape[d]) if d in axes else target.bounds[d] for d in range(out.ndim))
         for block in blocks(box, sizes, order) if box else ():
-            views = [factor[block.slices()] for factor in factors]
-            steps += _widened(views, like(views[0], rounded), wide_block := like(views[0], wide))
+            views = [array[block.slices()] for array in inputs]
+            values, wide_block = like(views[0], rounded), like(views[0], wide)
+            if rule is not None:
+                steps.append(partial(rule, *views, values))
             steps += [
+                partial(np.copyto, wide_block, views[0] if rule is None else values),
                 partial(np.add.reduce, wide_block, axis=axes, out=one, keepdims=True),
                 partial(np.add, sums, one, out=sums),
             ]
+        if scale != 1.0:
+            steps.append(partial(np.multiply, sums, scale, out=sums))
         steps.append(partial(np.copyto, few, sums, casting="same_kind"))
         steps += delivered(few, view, accumulate)
     return in_sequence(steps)
-
-
-def _widened(factors: Sequence[Array], rounded: Array, wide: Array) -> list[Step]:
-    """Steps that leave the product of the factors in `wide`."""
-    first, *others = factors
-    if not others:
-        return [partial(np.copyto, wide, first)]
-    products = [partial(np.multiply, rounded, other, out=rounded) for other in others]
-    return [partial(np.copyto, rounded, first), *products, partial(np.copyto, wide, rounded)]
