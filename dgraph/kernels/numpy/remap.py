@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
-from dgraph.kernels.call import Action, Array, Call
+from dgraph.kernels.call import Action, Array, Call, Kernel
 from dgraph.kernels.numpy.block import Carver, Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent, assign_or_add, nbytes, sum_nbytes, sum_of_product
 from dgraph.kernels.numpy.view import Operand
@@ -97,3 +98,9 @@ class RemapGradient(Indifferent):
                 source = delta.view(_box(target, part, call.piece))
                 steps.append(sum_over_repeats([source], view, accumulate, scratch))
         return in_sequence(steps)
+
+
+KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
+    {(name, False): Remap() for name in ("transpose", "slice", "crop", "pad")}
+    | {(name, True): RemapGradient() for name in ("transpose", "slice", "crop", "pad")}
+)
