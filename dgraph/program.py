@@ -178,8 +178,11 @@ def data_place(config: Config) -> Iterator[None]:
 
 
 def _check_labels(graph: Graph, data: Description) -> None:
-    """Every loss gets the labels that it needs: class numbers, each with a score, or real targets."""
+    """Every loss that reads the labels of the data gets what it needs: class numbers, each with a score, or real targets."""
     for node in graph.ops.values():
+        labels = dict(node.inputs).get("labels")
+        if labels is None or graph.ops[graph.writers[labels][0][0]].op != "data":
+            continue
         if node.op in CLASS_LOSSES and data.classes is None:
             hint = "give data the number of classes, or take another loss"
             what = f"node {node.name}: {node.op} needs class numbers, the data has real targets"
@@ -188,9 +191,8 @@ def _check_labels(graph: Graph, data: Description) -> None:
             hint = "give data a label_shape and no classes, or take another loss"
             what = f"node {node.name}: {node.op} needs real targets, the data has class numbers"
             raise ConfigError(what, hint).about(node.name)
-        scores = node.access.dims["input"][1] if node.op in CLASS_LOSSES else data.classes
-        if data.classes is not None and scores is not None and scores < data.classes:
-            what = f"node {node.name}: {scores} classes are fewer than the data's {data.classes}"
+        if node.op in CLASS_LOSSES and node.access.dims["input"][1] < (data.classes or 0):
+            what = f"node {node.name}: {node.access.dims['input'][1]} classes are fewer than the data's {data.classes}"
             raise ConfigError(what, "every label needs a score").about(node.name, "attributes.classes")
 
 
