@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dgraph.config import kind
 from dgraph.error import ConfigError
 from dgraph.ops import OPS
 from dgraph.ops.letter import LETTERS, letters_of
@@ -52,7 +53,7 @@ def margins(draw, dim, key, widest):
 @given(st.data())
 def test_crop_takes_margins_away(data):
     dim = data.draw(dims(most=6))
-    attributes, pairs = data.draw(margins(dim, "cropping", lambda n: (n - 1) // 2))
+    attributes, pairs = data.draw(margins(dim, "margin", lambda n: (n - 1) // 2))
     taken = tuple(slice(before, n - after) for n, (before, after) in zip(dim, pairs, strict=True))
     compare(data, "crop", attributes, {"input": dim}, lambda input: input[taken])
 
@@ -90,8 +91,8 @@ def test_upsample_is_that_of_torch(mode, data):
     [
         ("slice", {"H": [2, 2]}, (1, 2, 3, 4), "H of 3: [2, 2, 1] leaves nothing", "start < stop"),
         ("slice", {"D": [2, 2]}, (1, 2, 3, 4), "there is no dimension D", "a tensor of 4 has N, C, H, W"),
-        ("crop", {"W": [1, 3]}, (1, 2, 4), "W of 4: cropping [1, 3] leaves nothing", "before + after < extent"),
-        ("crop", {"cropping": 1, "W": 1}, (1, 2, 4), "cropping and W both name a dimension", "one of them is enough"),
+        ("crop", {"W": [1, 3]}, (1, 2, 4), "W of 4: a margin of [1, 3] leaves nothing", "before + after < extent"),
+        ("crop", {"margin": 1, "W": 1}, (1, 2, 4), "margin and W both name a dimension", "one of them is enough"),
         ("pad", {"X2": 1}, (1, 2, 4), "there is no dimension X2", "a tensor of 3 has N, C, W"),
         ("upsample", {"scale": 2}, (1, 2), "a tensor of dim [1, 2] cannot be an input here",
          "wanted are spatial dimensions"),
@@ -125,5 +126,5 @@ def test_attributes_of_another_kind_are_refused(op, key, value):
         OPS[op].attributes[key].read(value, 2)
 
 
-def test_every_letter_is_an_attribute():
-    assert LETTERS == ("N", "C", "W", "H", "D", "X2", "X3", "X4", "X5", "X6", "X7")
+def test_every_letter_is_a_key_of_a_layer():
+    assert {*kind.LETTERS} == {*LETTERS}

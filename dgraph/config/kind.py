@@ -67,6 +67,8 @@ NORMS: Mapping[str, Keys] = {
 }
 NORM_KINDS: Mapping[str, str] = {f"{name}_norm": name for name in NORMS}
 """Kind of layer -> norm."""
+LETTERS = ("N", "C", "D", "H", "W", *(f"X{d}" for d in range(2, 8)))
+"""The dimensions that a key may name."""
 JOINS = ("add", "multiply", "concat")
 POOLS = ("max_pool", "average_pool")
 FILTERS = ("tiled", "conv", "conv_transpose", "linear")
@@ -81,9 +83,9 @@ PLAIN: Mapping[str, Keys] = {
     "flatten": _plain("axis"),
     "reshape": _plain("shape"),
     "transpose": _plain("order"),
-    "slice": _plain("start", "stop", "step"),
-    "crop": _plain("margin"),
-    "pad": _plain("padding", "value"),
+    "slice": _plain(*LETTERS),
+    "crop": _plain("margin", *LETTERS),
+    "pad": _plain("padding", "value", *LETTERS),
     "upsample": _plain("scale", "mode"),
 }
 """Kinds that are one op, without parameters, of the same name (but for global_average_pool, which is a `mean`)."""

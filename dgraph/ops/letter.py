@@ -71,7 +71,7 @@ def _range(value: Any, spatial: int) -> Range | None:
     wanted = "[start, stop] or [start, stop, step] with a step >= 1, as in Python"
     if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= 3:
         raise ValueError(wanted)
-    start, stop, step = [*value, *[None, None, 1][len(value) :]]
+    start, stop, step = list(value) + [None, None, 1][len(value) :]
     if any(isinstance(entry, bool) or not isinstance(entry, (int, type(None))) for entry in (start, stop)):
         raise ValueError(wanted)
     if isinstance(step, bool) or not isinstance(step, int) or step < 1:

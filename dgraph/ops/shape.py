@@ -41,10 +41,10 @@ def slice_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
 def crop_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     """`out[n, c, h] = in[n, c, h + before]`"""
     dim = dims["input"]
-    pairs = [pair or (0, 0) for pair in given(attributes, len(dim), "cropping")]
+    pairs = [pair or (0, 0) for pair in given(attributes, len(dim), "margin")]
     for letter, n, pair in zip(letters_of(len(dim)), dim, pairs, strict=True):
         if sum(pair) >= n:
-            raise ConfigError(f"{letter} of {n}: cropping {list(pair)} leaves nothing", "before + after < extent")
+            raise ConfigError(f"{letter} of {n}: a margin of {list(pair)} leaves nothing", "before + after < extent")
     return _shifted(dim, [(before, -before - after) for before, after in pairs])
 
 
@@ -107,7 +107,7 @@ def _moving(name: str, access: Callable[[Attributes, Mapping[str, Dim]], Access]
 
 TRANSPOSE = _moving("transpose", transpose_access, {"order": Attribute(permutation)})
 SLICE = _moving("slice", slice_access, RANGES)
-CROP = _moving("crop", crop_access, {**MARGINS, "cropping": ALL_MARGINS})
+CROP = _moving("crop", crop_access, {**MARGINS, "margin": ALL_MARGINS})
 PAD = _moving("pad", pad_access, {**MARGINS, "padding": ALL_MARGINS, "value": number(0)})
 UPSAMPLE = Op(
     name="upsample",
