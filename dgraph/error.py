@@ -44,6 +44,11 @@ class DgraphError(Exception):
         self.key = self.key or key
         return self
 
+    def within(self, origin: str) -> DgraphError:
+        """The same error, its hint with what it stands in, if that is anything."""
+        self.hint = "; ".join(part for part in (self.hint, origin) if part)
+        return self
+
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
         hint = f" ({self.hint})" if self.hint else ""

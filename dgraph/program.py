@@ -152,7 +152,7 @@ def compile_config(config: Config, training: bool = True) -> Program:
         readers = tuple(spec.name for spec in specs if error.name in (tensor for _, tensor in spec.inputs))
         if error.name or error.place is None:
             error.place = place_of(config, error.name, error.key, readers)
-        raise
+        raise error.within(config.origin(error.name.removeprefix("update_"))) from None
     return Program(config, data, forward, graph, layout, optimizer_of(config))
 
 

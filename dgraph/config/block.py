@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from dgraph.config.layer import note_origin, read_name, takes
-from dgraph.config.path import item_name, reach
-from dgraph.config.reader import Key, boolean, entries, fault, nearest, record
+from dgraph.config.layer import read_name, takes
+from dgraph.config.path import Override, item_name, override, reach
+from dgraph.config.reader import Key, below, boolean, entries, fault, nearest, record
 from dgraph.config.section import FROM_ZERO, IDENTIFIER
 from dgraph.config.source import Tree, quote
 from dgraph.config.template import Block, Scope, read_blocks
@@ -61,7 +61,10 @@ def expand_blocks(tree: Tree) -> tuple[Tree, Mapping[str, str]]:
     layers = sections.get("layers")
     expansion = _Expansion(blocks, layers.value if layers and isinstance(layers.value, list) else [])
     if layers and isinstance(layers.value, list):
-        expansion.write_all(layers.value, expansion.outside, Tree("data", layers.place))
+        try:
+            expansion.write_all(layers.value, expansion.outside, Tree("data", layers.place))
+        except ConfigError as error:
+            raise error.within(expansion.origin) from None
         kept["layers"] = Tree(expansion.layers, layers.place)
     return Tree(kept, tree.place, tree.keys), MappingProxyType(expansion.origins)
 
@@ -75,8 +78,17 @@ def leads_inside(tree: Tree, steps: tuple[str, ...]) -> bool:
     return bool(rest) and (rest[0].isdigit() or ("block" in entry and rest[0] not in INSTANCE))
 
 
+def override_inside(tree: Tree, given: Override) -> Tree:
+    """The tree without blocks, with an override that leads inside applied. Raises ConfigError where there is no such layer."""
+    if len(reach(tree, given.steps)[0]) < 3:
+        what = f"there is neither a layer nor a key of an instance at {'.'.join(given.steps)}"
+        raise ConfigError(what, "dgraph show CONFIG --stage config lists all layers", given.place)
+    return override(tree, given)
+
+
 class _Expansion:
-    """What has been written out so far: `layers`; `outputs`, the layer or tensor that every full name stands for; `origins`."""
+    """What has been written out so far: `layers` and where they come from; `outputs`, the layer or tensor that every full name
+    stands for; `origin`, the instance at work."""
 
     def __init__(self, blocks: Mapping[str, Block], entries: Sequence[Tree]) -> None:
         self.blocks = blocks
@@ -84,20 +96,19 @@ class _Expansion:
         self.layers: list[Tree] = []
         self.outputs: dict[str, str] = {}
         self.origins: dict[str, str] = {}
+        self.origin = ""
         self._copies = 0
         self._last = "data"
 
     def write_all(self, entries: Sequence[Tree], scope: Scope, before: Tree) -> Tree:
         """Writes out a list of layers, the first of which reads `before`; what a next one would read."""
         for entry in entries:
-            try:
-                before = self._entry(entry, scope, before)
-            except ConfigError as error:
-                raise (error if error.name else note_origin(error, scope.origin).about(scope.origin)) from None
+            before = self._entry(entry, scope, before)
         return before
 
     def _entry(self, entry: Tree, scope: Scope, before: Tree) -> Tree:
         """Writes out the copies of one entry, one after another; what stands for it."""
+        self.origin = scope.origin
         given = entry.value if isinstance(entry.value, dict) else {}
         if not scope.chain and item_name(entry) is None and "block" not in given:
             self.layers.append(entry)
@@ -111,8 +122,8 @@ class _Expansion:
         if name in self.outputs:
             raise ConfigError(f"the name {name} is taken", "names are unique", given.get("name", entry).place)
         inputs = self._inputs(given, scope, name) or [before]
-        count = _count(given, scope)
-        if count == 0 or not _wanted(given, scope):
+        count = _count(given, scope, f"layers.{name}")
+        if count == 0 or not _wanted(given, scope, f"layers.{name}"):
             return self._define(name, inputs[0])
         for k in range(count or 1):
             copy = name if count is None else f"{name}.{k}"
@@ -125,6 +136,7 @@ class _Expansion:
 
     def _copy(self, entry: Tree, name: str, inputs: list[Tree], scope: Scope, which: tuple[int, int]) -> Tree:
         """Writes out one copy under its full name; what stands for it. `which` of how many it is."""
+        self.origin = scope.origin
         self._copies += 1
         if self._copies > MOST:
             raise ConfigError(f"more than {MOST} layers", "repeated too often", entry.place)
@@ -158,7 +170,8 @@ class _Expansion:
 
     def _instance(self, entry: Tree, name: str, inputs: list[Tree], scope: Scope, which: tuple[int, int]) -> Tree:
         """Writes out the layers of a block; its output."""
-        given = record(entry, f"layers.{name}", _KEYS)
+        path = f"layers.{name}"
+        given = record(entry, path, _KEYS)
         block, arguments = self._called(given["block"], scope)
         if block.name in scope.chain:
             chain = " -> ".join((*scope.chain, block.name))
@@ -167,7 +180,7 @@ class _Expansion:
             raise ConfigError(
                 f"blocks are nested more than {DEPTH} deep", "no network needs that", given["block"].place
             )
-        arguments |= _varied(block, given, scope, which)
+        arguments |= _varied(block, given, scope, which, path)
         inherited = {key: (entry.keys[key], scope.substitute(given[key])) for key in INHERITED if given[key]}
         inner = Scope(
             names=block.names,
@@ -230,23 +243,23 @@ class _Expansion:
         return name
 
 
-def _wanted(given: Mapping[str, Tree], scope: Scope) -> bool:
+def _wanted(given: Mapping[str, Tree], scope: Scope, path: str) -> bool:
     """Whether `when` and `unless` let an entry stand."""
-    asked = {key: boolean(scope.follow(given[key])[0], key) for key in ("when", "unless") if key in given}
+    asked = {key: boolean(scope.follow(given[key])[0], below(path, key)) for key in ("when", "unless") if key in given}
     return asked.get("when", True) and not asked.get("unless", False)
 
 
-def _count(given: Mapping[str, Tree], scope: Scope) -> int | None:
+def _count(given: Mapping[str, Tree], scope: Scope, path: str) -> int | None:
     """How many copies an entry stands for; None: one, under its own name."""
     if "repeat" in given:
-        return FROM_ZERO(scope.follow(given["repeat"])[0], "repeat")
-    if "block" not in given or "each" not in given:
-        return None
-    lists = [scope.follow(tree)[0].value for tree in _named(given["each"], "each").values()]
-    return next((len(values) for values in lists if isinstance(values, list)), None)
-
-
-_named = entries(_as_it_is, IDENTIFIER, 1)
+        return FROM_ZERO(scope.follow(given["repeat"])[0], below(path, "repeat"))
+    if "block" in given and "each" in given:
+        each, where = scope.follow(given["each"])
+        for tree in entries(_as_it_is, IDENTIFIER, 1)(each, below(path, "each")).values():
+            values = where.follow(tree)[0].value
+            if isinstance(values, list):
+                return len(values)
+    return None
 
 
 def _given(block: Block, tree: Tree, scope: Scope) -> Arguments:
@@ -262,14 +275,14 @@ def _given(block: Block, tree: Tree, scope: Scope) -> Arguments:
     return {name: (value, scope) for name, value in values.items()}
 
 
-def _varied(block: Block, given: Mapping[str, Tree], scope: Scope, which: tuple[int, int]) -> Arguments:
+def _varied(block: Block, given: Mapping[str, Tree], scope: Scope, which: tuple[int, int], path: str) -> Arguments:
     """The values for one copy alone: its item of each list in `each`, and those of `first` and `last`."""
     k, count = which
     varied: Arguments = {}
     for name, (tree, where) in (_given(block, given["each"], scope) if given["each"] else {}).items():
         values, where = where.follow(tree)
         if not isinstance(values.value, list) or len(values.value) != count:
-            raise fault(values, f"each.{name}", f"a list of {count}", "one value a copy")
+            raise fault(values, f"{path}.each.{name}", f"a list of {count}", "one value a copy")
         varied[name] = (values.value[k], where)
     for key, there in (("first", k == 0), ("last", k == count - 1)):
         if given[key] and there:

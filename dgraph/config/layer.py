@@ -168,13 +168,6 @@ def takes(layer: Tree, key: str) -> bool:
     return key not in _GOES_WITH or any(kind in _GOES_WITH[key] for kind in kinds)
 
 
-def note_origin(error: ConfigError, origin: str) -> ConfigError:
-    """The same error, its hint with the instance of a block that it is in, in words; said once."""
-    if origin and origin not in error.hint:
-        error.hint = "; ".join(part for part in (error.hint, origin) if part)
-    return error
-
-
 def layers_reader(split: Reader[Splits], origins: Mapping[str, str]) -> Reader[tuple[LayerConfig, ...]]:
     """Reads the section `layers` without blocks: unique names. `origins` are the instances that layers come from, for hints."""
     read_one = layer_reader(split)
@@ -183,7 +176,7 @@ def layers_reader(split: Reader[Splits], origins: Mapping[str, str]) -> Reader[t
         try:
             return read_one(tree, path)
         except ConfigError as error:
-            raise note_origin(error, origins.get(item_name(tree) or "", "")) from None
+            raise error.within(origins.get(item_name(tree) or "", "")) from None
 
     def read(tree: Tree, path: str) -> tuple[LayerConfig, ...]:
         layers = items(read_layer, "a list of layers")(tree, path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from dgraph.config.layer import read_name
 from dgraph.config.path import item_name
-from dgraph.config.reader import Key, below, entries, fault, items, nearest, record
+from dgraph.config.reader import Key, below, choice, entries, fault, items, nearest, record
 from dgraph.config.section import IDENTIFIER, NAME
 from dgraph.config.source import COUNT, Tree, quote
 from dgraph.error import ConfigError, Place
@@ -93,14 +93,18 @@ def variable(tree: Tree) -> str | None:
     return tree.value[1:] if isinstance(tree.value, str) and tree.value.startswith("$") else None
 
 
+def _as_it_is(tree: Tree, path: str) -> Tree:
+    return tree
+
+
 def read_blocks(tree: Tree, path: str) -> Mapping[str, Block]:
     """The section `blocks`: name -> template."""
-    names = entries(lambda item, where: item, NAME)(tree, path)
+    names = entries(_as_it_is, NAME)(tree, path)
     return {name: _read_block(name, item, below(path, name)) for name, item in names.items()}
 
 
 def _read_layers(tree: Tree, path: str) -> tuple[Tree, ...]:
-    layers = items(lambda item, where: item, "a list of layers")(tree, path)
+    layers = items(_as_it_is, "a list of layers")(tree, path)
     for k, layer in enumerate(layers):
         if not isinstance(layer.value, dict):
             raise fault(layer, below(path, k), "a layer", "a mapping with a name")
@@ -112,26 +116,26 @@ def _read_layers(tree: Tree, path: str) -> tuple[Tree, ...]:
 
 
 _BLOCK = {
-    "parameters": Key(entries(lambda tree, path: tree, IDENTIFIER), EMPTY),
+    "parameters": Key(entries(_as_it_is, IDENTIFIER), EMPTY),
     "layers": Key(_read_layers),
-    "output": Key(lambda tree, path: tree, None),
+    "output": Key(_as_it_is, None),
 }
 
 
 def _read_block(name: str, tree: Tree, path: str) -> Block:
     block = Block(name, **record(tree, path, _BLOCK))
-    for parameter in block.parameters:
-        if _INPUT.fullmatch(parameter):
-            place = tree.value["parameters"].keys[parameter] if isinstance(tree.value, dict) else tree.place
-            raise ConfigError(f"{path} cannot have a parameter {parameter}", f"${parameter} is what it reads", place)
+    if block.output is not None:
+        choice(*sorted(block.names))(block.output, below(path, "output"))
+    keys = tree.value["parameters"].keys if isinstance(tree.value, dict) and block.parameters else {}
     used = set()
-    for value in _variables((*block.layers, *((block.output,) if block.output else ()))):
-        used.add(known := str(variable(value)))
-        if known not in block.parameters and not _INPUT.fullmatch(known):
+    for value in _variables(block.layers):
+        used.add(parameter := str(variable(value)))
+        if parameter not in block.parameters and not _INPUT.fullmatch(parameter):
             raise _unknown(value, block.parameters, name)
-    for parameter in block.parameters:
+    for parameter, place in keys.items():
+        if _INPUT.fullmatch(parameter):
+            raise ConfigError(f"{path} cannot have a parameter {parameter}", f"${parameter} is what it reads", place)
         if parameter not in used:
-            place = tree.value["parameters"].keys[parameter] if isinstance(tree.value, dict) else tree.place
             raise ConfigError(f"{path} does not use its parameter {parameter}", f"write ${parameter} in a layer", place)
     return block
 
