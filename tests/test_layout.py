@@ -26,6 +26,18 @@ def test_disjoint_keeps_the_union_and_counts_nothing_twice(pairs):
     assert made.is_disjoint()
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 4)).map(lambda p: (p[0], p[0] + p[1])), min_size=1, max_size=6)
+)
+def test_filled_covers_all_and_keeps_what_was_there(pairs):
+    alone = interval(pairs).disjoint()
+    made = alone.filled(12)
+    bounds = zip(alone.start, alone.stop, made.start, made.stop, strict=True)
+    assert all(first <= a and b <= last for a, b, first, last in bounds if a < b)
+    got = [x for a, b in zip(made.start, made.stop, strict=True) for x in range(a, b)]
+    assert sorted(got) == list(range(12))
+
+
 @given(st.integers(1, 4), st.integers(1, 5), st.data())
 def test_compound_pieces_are_the_interval(extent, groups, data):
     a = data.draw(st.integers(0, extent * groups))

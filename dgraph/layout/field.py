@@ -99,6 +99,23 @@ class Interval:
         kept = first.reshape(start.shape)
         return Interval(np.minimum(kept, np.maximum(stop, start)), stop)
 
+    def filled(self, extent: int) -> Interval:
+        """Disjoint intervals, made to cover [0, extent): each runs on to the next one, where windows have left out some between.
+
+        [0, 2) [4, 6)  of 8  ->  [0, 4) [4, 8)
+        """
+        start, stop = np.broadcast_arrays(self.start, self.stop)
+        there = stop > start
+        if (stop - start)[there].sum() == extent:
+            return self
+        first = start.ravel()
+        places = np.flatnonzero(there) if there.any() else np.zeros(1, dtype=np.int64)
+        places = places[np.argsort(first[places], kind="stable")]
+        bounds = np.concatenate([[0], first[places[1:]], [extent]])
+        starts, stops = first.copy(), stop.ravel().copy()
+        starts[places], stops[places] = bounds[:-1], bounds[1:]
+        return Interval(starts.reshape(start.shape), stops.reshape(start.shape))
+
     def at(self, coordinates: Sequence[int]) -> tuple[int, int]:
         """(start, stop) of one rank."""
         return _at(self.start, coordinates), _at(self.stop, coordinates)

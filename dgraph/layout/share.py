@@ -69,14 +69,15 @@ def share_of_split(node: OpNode, record: Op, mesh: Mesh) -> Share:
 
 def share_of_input(node: OpNode, record: Op, port: str, written: Sequence[Interval], mesh: Mesh) -> Share:
     """The share that follows the rects on which the operand of `port` was written: labels that cannot be found from the operand
-    alone, and those that may not be cut, stay whole. What several ranks wrote parts of a sum of goes to the first of them."""
+    alone, and those that may not be cut, stay whole. What several ranks wrote parts of a sum of goes to the first of them; what no
+    rank wrote goes with what stands before it."""
     access = node.access
     results = {name for out, _ in node.outputs for e in access.maps[out] for name, _ in e.terms}
     choices: list[list[Piece]] = []
     for expression, interval, extent in zip(access.maps[port], written, access.dims[port], strict=True):
         if interval.axes() and not any(name in record.uncut for name, _ in expression.terms[:1]):
             alone = interval if interval.is_disjoint() else interval.disjoint()
-            choices.append(_follow(access, expression, alone, extent, results, record.proportional))
+            choices.append(_follow(access, expression, alone.filled(extent), extent, results, record.proportional))
     return _combine(access, choices, mesh)
 
 
@@ -168,8 +169,8 @@ def _grid_intervals(run: Interval, count: int, total: int) -> list[Interval]:
 
 def _follow(access: Access, expression: Affine, written: Interval, extent: int, results: set[str],
             proportional: bool) -> list[Piece]:  # fmt: skip
-    """The labels of one operand index, from the interval on which the operand was written. `proportional`: where the label is
-    longer than the operand, as in a concatenation, the bounds grow with it."""
+    """The labels of one operand index, from the interval on which the operand was written; a window's by where it starts.
+    `proportional`: where the label is longer than the operand, as in a concatenation, the bounds grow with it."""
     extents = dict(zip(access.space.labels, access.space.extents, strict=True))
     leading = [(n, c) for n, c in expression.terms if n in results] or list(expression.terms)
     if not leading:
@@ -179,10 +180,12 @@ def _follow(access: Access, expression: Affine, written: Interval, extent: int, 
     if inner and not expression.offset and inner[0][1] == 1 and coefficient == extents[inner[0][0]] and name == "g":
         return compound_pieces(name, inner[0][0], coefficient, written)
 
+    grows = proportional and extents[name] > extent
+    longer, offset = (extents[name], 0) if grows else (extent, 0 if inner else expression.offset)
+
     def boundary(at: Integers) -> Integers:
         """Where a bound of the operand falls among the label's values; both ends stay ends."""
-        longer = extents[name] if proportional and extents[name] > extent else extent
-        inside = np.clip(-(-at * longer // (coefficient * extent)), 0, extents[name])
+        inside = np.clip(-((offset - at) * longer // (coefficient * extent)), 0, extents[name])
         return np.where(at <= 0, 0, np.where(at >= extent, extents[name], inside))
 
     empty = written.empty()
