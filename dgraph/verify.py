@@ -90,8 +90,8 @@ def _assemble(program: Program, tensor: str, ranks: list[dict[str, Part]]) -> Ar
 
 
 def difference(ours: Array, theirs: Array) -> float:
-    """The largest difference of two arrays where ours has a value, relative to the largest value; infinity where ours alone has one,
-    or none at all. Theirs, of one rank, may have more: its bounding box also holds what lies between the windows of two ranks."""
+    """The largest difference of two arrays where ours has a value, relative to the largest value; infinity where ours alone has
+    one, or none at all. Theirs, of one rank, may have more: its bounding box also holds what lies between the windows of two ranks."""
     known = ~np.isnan(ours)
     if np.isnan(theirs[known]).any() or known.any() != (~np.isnan(theirs)).any():
         return float("inf")
