@@ -1,7 +1,6 @@
 """Statistics, normalisation, dropout: against PyTorch, under any split, in an evaluation, and at hard numbers."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
