@@ -91,7 +91,7 @@ def _assemble(program: Program, tensor: str, ranks: list[dict[str, Part]]) -> Ar
 
 def difference(ours: Array, theirs: Array) -> float:
     """The largest difference of two arrays where ours has a value, relative to the largest value; infinity where ours alone has
-    one, or none at all. Theirs, of one rank, may have more: its bounding box also holds what lies between the windows of two ranks."""
+    one, or none at all. Theirs, of one rank, may have more: its bounding box holds what lies between windows."""
     known = ~np.isnan(ours)
     if np.isnan(theirs[known]).any() or known.any() != (~np.isnan(theirs)).any():
         return float("inf")

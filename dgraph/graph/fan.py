@@ -5,15 +5,17 @@ In: a graph and a parameter. Out: (fan in, fan out), found from the access maps 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from math import prod
 
-from dgraph.graph.access import Map
+from dgraph.graph.access import Affine, Map
 from dgraph.graph.node import Graph
 
 
 def fans(graph: Graph, parameter: str) -> tuple[int, int]:
-    """Fan in: the extents of the labels that the op sums over with this parameter. Fan out: those of the labels that it adds to the
-    result, times the window's. (1, 1) for a parameter that no op with maps reads."""
+    """Fan in: the extents of the labels that the op sums over with this parameter, times how many windows of the result overlap (as
+    those of a transposed convolution do). Fan out: the extents of the labels that it adds to the result, times those of the window.
+    (1, 1) for a parameter that no op with maps reads."""
     for reader, port in graph.readers[parameter]:
         node = graph.ops[reader]
         maps = node.access.maps
@@ -21,20 +23,21 @@ def fans(graph: Graph, parameter: str) -> tuple[int, int]:
             continue
         extents = dict(zip(node.access.space.labels, node.access.space.extents, strict=True))
         own, data = _labels(maps[port]), _labels(maps["input"])
-        result = {name for out, _ in node.outputs for name in _labels(maps[out])}
-        window = {t for e in maps["input"] if len(e.terms) > 1 for t, _ in e.terms} - result
-        fan_in = _product(extents[name] for name in own - result)
-        fan_out = _product(extents[name] for name in (own & result - data) | (own & window))
+        outputs = [maps[out] for out, _ in node.outputs]
+        result = set().union(*map(_labels, outputs))
+        window = {name for e in maps["input"][2:] if len(e.terms) > 1 for name, _ in e.terms} - result
+        overlaps = [_overlap(e, extents) for index in outputs for e in index if len(e.terms) == 2]
+        fan_in = prod(extents[name] for name in own - result) * prod(overlaps)
+        fan_out = prod(extents[name] for name in (own & result - data) | (own & window))
         return fan_in, fan_out
     return 1, 1
 
 
+def _overlap(expression: Affine, extents: Mapping[str, int]) -> int:
+    """How many windows `outer * stride + inner` meet in one element, at most."""
+    (_, stride), (inner, _) = expression.terms
+    return -(-extents[inner] // stride)
+
+
 def _labels(index: Map) -> set[str]:
     return {name for expression in index for name, _ in expression.terms}
-
-
-def _product(extents: Iterable[int]) -> int:
-    product = 1
-    for extent in extents:
-        product *= extent
-    return product
