@@ -217,7 +217,7 @@ def ranks_of(path):
 )
 def test_plans_of_all_configs_are_sound(path, ranks):
     config = load_config(path, ranks=ranks)
-    nodes, parameters = expand(config, config.data.shape)
+    nodes, parameters = expand(config, config.data.shape, config.data.label_shape or (1,))
     graph = add_gradients(build_graph(config.name, nodes, parameters, OPS), OPS)
     layout = assign_layout(graph, Mesh.of(config.mesh), OPS, config.train.shard)
     assert check_plan(layout, [make_plan(layout, rank) for rank in range(ranks)]) == []

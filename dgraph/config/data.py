@@ -114,6 +114,8 @@ def _check_source(tree: Tree, path: str, values: dict[str, Any]) -> None:
             hint = f"source {source} has {list(known) if isinstance(known, tuple) else known}"
             raise ConfigError(f"{path}.{key} does not fit the data", hint, tree.keys[key])
         values[key] = known
+    if source == "table" and values["shape"] is None:
+        values["shape"] = (len(values["rows"][0]),)
     if source in _OWNERS["samples"] and values["samples"] is None:
         values["samples"] = 4 * values["batch"]
 
