@@ -7,7 +7,7 @@ it did. This and `dgraph.train` are the places that know every room.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from dgraph.data import DataSpec, Description, describe, subset
 from dgraph.error import CheckError, ConfigError, DataError, DgraphError
 from dgraph.graph.build import build_graph, specs_of
 from dgraph.graph.node import Graph
+from dgraph.graph.spec import NodeSpec
 from dgraph.kernels.numpy import KERNELS, UPDATES
 from dgraph.layout import Layout, Mesh, assign_layout
 from dgraph.models import expand, place_of
@@ -141,19 +142,34 @@ def compile_config(config: Config, training: bool = True) -> Program:
 
     Raises ConfigError (with a place) for what does not fit, CheckError for what a layout cannot express.
     """
-    data = _describe(config, training)
-    specs, parameters = expand(config, data.shape, data.label_shape)
-    try:
-        forward = build_graph(config.name, specs, parameters, DECLARED)
-        _check_labels(forward, data)
+    data, specs, forward = forward_graph(config, training)
+    with _graph_place(config, specs):
         graph = add_gradients(forward, OPS) if training else forward
         layout = assign_layout(graph, Mesh.of(config.mesh), OPS, config.train.shard)
+    return Program(config, data, forward, graph, layout, optimizer_of(config))
+
+
+def forward_graph(config: Config, training: bool = False) -> tuple[Description, tuple[NodeSpec, ...], Graph]:
+    """What the data is, the nodes that a config stands for, and their graph; raises as `compile_config`. `training`: there must
+    be samples to train on."""
+    data = _describe(config, training)
+    specs, parameters = expand(config, data.shape, data.label_shape)
+    with _graph_place(config, specs):
+        graph = build_graph(config.name, specs, parameters, DECLARED)
+        _check_labels(graph, data)
+    return data, specs, graph
+
+
+@contextmanager
+def _graph_place(config: Config, specs: Sequence[NodeSpec]) -> Iterator[None]:
+    """Gives errors of graph and layout the place where the config declares what they are about, and the block around it."""
+    try:
+        yield
     except DgraphError as error:
         readers = tuple(spec.name for spec in specs if error.name in (tensor for _, tensor in spec.inputs))
         if error.name or error.place is None:
             error.place = place_of(config, error.name, error.key, readers)
         raise error.within(config.origin(error.name.removeprefix("update_"))) from None
-    return Program(config, data, forward, graph, layout, optimizer_of(config))
 
 
 def _describe(config: Config, training: bool) -> Description:
