@@ -89,11 +89,14 @@ def _assemble(program: Program, tensor: str, ranks: list[dict[str, Part]]) -> Ar
     return whole
 
 
-def difference(ours: Array, theirs: Array) -> float:
-    """The largest difference of two arrays where ours has a value, relative to the largest value; infinity where ours alone has
-    one, or none at all. Theirs, of one rank, may have more: its bounding box holds what lies between windows."""
+def difference(ours: Array, theirs: Array, gaps: bool = False) -> float:
+    """The largest difference of two arrays where either has a value, relative to the largest value; infinity where only one has.
+
+    `gaps`: theirs, of one rank, may have more: its bounding box also holds what lies between the windows of two ranks.
+    """
     known = ~np.isnan(ours)
-    if np.isnan(theirs[known]).any() or known.any() != (~np.isnan(theirs)).any():
+    lacking = np.isnan(theirs[known]).any() or known.any() != (~np.isnan(theirs)).any()
+    if lacking or (not gaps and (known != ~np.isnan(theirs)).any()):
         return float("inf")
     if not known.any():
         return 0.0
@@ -109,7 +112,10 @@ def compare(ours: Outcome, theirs: Outcome) -> dict[str, Any]:
         for a, b in zip(ours.metrics, theirs.metrics, strict=True)
         if a is not None and b is not None
     ]
-    gradients = {name: difference(ours.gradients[name], value) for name, value in theirs.gradients.items()}
+    gradients = {
+        name: difference(ours.gradients[name], value, name.removesuffix(".grad") not in theirs.parameters)
+        for name, value in theirs.gradients.items()
+    }
     parameters = {name: difference(ours.parameters[name], value) for name, value in theirs.parameters.items()}
     result: dict[str, Any] = {"loss": max(losses, default=0.0), "gradients": gradients, "parameters": parameters}
     return result | {"worst": max([result["loss"], *gradients.values(), *parameters.values()])}
