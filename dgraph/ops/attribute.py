@@ -7,9 +7,12 @@ that end "must be ...".
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 from dgraph.graph.node import Attribute
+from dgraph.ops.label import dimension_labels
 
 
 def _integer(value: Any, least: int) -> int:
@@ -57,12 +60,6 @@ def _counts_from_zero(value: Any, spatial: int) -> tuple[int, ...]:
     return _per_dimension(value, spatial, 0)
 
 
-def _number(value: Any, spatial: int) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError("a number")
-    return float(value)
-
-
 def _flag(value: Any, spatial: int) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
@@ -70,10 +67,11 @@ def _flag(value: Any, spatial: int) -> bool:
 
 
 def _letters(value: Any, spatial: int) -> str:
-    allowed = ["N", "C", *"DHW"[3 - spatial :]]
-    if not isinstance(value, str) or any(letter not in allowed for letter in value) or len(set(value)) != len(value):
+    allowed = [name.upper() for name in dimension_labels(spatial + 2)]
+    named = re.findall(r"[A-Z][0-9]*", value) if isinstance(value, str) else None
+    if named is None or "".join(named) != value or not {*named} <= {*allowed} or len({*named}) != len(named):
         raise ValueError(f"a string of different letters out of {''.join(allowed)}")
-    return value
+    return str(value)
 
 
 def _shape(value: Any, spatial: int) -> tuple[int, ...]:
@@ -88,12 +86,6 @@ def _dim(value: Any, spatial: int) -> tuple[int, ...]:
     return tuple(_integer(entry, 1) for entry in value)
 
 
-def _reading(value: Any, spatial: int) -> str:
-    if value not in ("rect", "same"):
-        raise ValueError("rect or same")
-    return str(value)
-
-
 COUNT = Attribute(_count)
 COUNTS = Attribute(_counts)
 STRIDE = Attribute(_counts, 1)
@@ -104,12 +96,39 @@ DILATION = Attribute(_counts, 1)
 GROUPS = Attribute(_count, 1)
 SHAPE = Attribute(_shape)
 DIM = Attribute(_dim)
-READING = Attribute(_reading, "rect")
 
 
-def number(default: float) -> Attribute:
-    """A finite number."""
-    return Attribute(_number, default)
+def number(default: float, wanted: str = "a number", accept: Callable[[float], bool] = lambda value: True) -> Attribute:
+    """A finite number that `accept` takes."""
+
+    def read(value: Any, spatial: int) -> float:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+            or not accept(value)
+        ):
+            raise ValueError(wanted)
+        return float(value)
+
+    return Attribute(read, default)
+
+
+def positive(default: float) -> Attribute:
+    """A finite number > 0."""
+    return number(default, "a number > 0", lambda value: value > 0)
+
+
+def choice(default: str, *others: str) -> Attribute:
+    """One of a few words."""
+    words = (default, *others)
+
+    def read(value: Any, spatial: int) -> str:
+        if value not in words:
+            raise ValueError(" or ".join(words))
+        return str(value)
+
+    return Attribute(read, default)
 
 
 def flag(default: bool) -> Attribute:
@@ -120,3 +139,6 @@ def flag(default: bool) -> Attribute:
 def letters(default: str) -> Attribute:
     """Dimension letters, such as CHW."""
     return Attribute(_letters, default)
+
+
+READING = choice("rect", "same")

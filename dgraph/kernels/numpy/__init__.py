@@ -9,6 +9,7 @@ from dgraph.kernels.numpy import (
     global_pool,
     join,
     loss,
+    nonlinearity,
     norm,
     pointwise,
     pool,
@@ -22,7 +23,20 @@ from dgraph.kernels.numpy.update import UPDATES
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
     {
         key: kernel
-        for family in (contraction, pointwise, pool, global_pool, response, join, remap, reshape, upsample, norm, loss)
+        for family in (
+            contraction,
+            pointwise,
+            nonlinearity,
+            pool,
+            global_pool,
+            response,
+            join,
+            remap,
+            reshape,
+            upsample,
+            norm,
+            loss,
+        )
         for key, kernel in family.KERNELS.items()
     }
 )

@@ -18,7 +18,8 @@ from dgraph.rect import Rect
 LIMIT = 1 << 14
 """Elements of a block."""
 Rule = Callable[..., object]
-"""`rule(*inputs, out)` assigns `out`; it may read its inputs after it began to write."""
+"""`rule(*inputs, out)` assigns `out`; it may read its inputs after it began to write. One that needs room to work in gets blocks of
+it behind `out`."""
 
 
 class Indifferent:
@@ -45,14 +46,17 @@ def each(rule: Rule, views: Iterable[tuple[Array, ...]]) -> Action:
     return act
 
 
-def assign_or_add(rule: Rule, inputs: Sequence[Array], out: Array, accumulate: bool, carver: Carver) -> Action:
-    """`out = rule(inputs)`, or `out += rule(inputs)`. Takes one block of `carver`."""
-    flat = carver.take([LIMIT], out.dtype)
+def assign_or_add(rule: Rule, inputs: Sequence[Array], out: Array, accumulate: bool, carver: Carver,
+                  spare: int = 0) -> Action:  # fmt: skip
+    """`out = rule(inputs)`, or `out += rule(inputs)`. Takes one block of `carver`, and `spare` more, which the rule gets behind
+    `out` to work in."""
+    flat, *spares = (carver.take([LIMIT], out.dtype) for _ in range(1 + spare))
     steps: list[Step] = []
     for part in parts(out):
         target = out[part]
         result = target if is_dense(target) and not accumulate else like(target, flat)
-        steps.append(partial(rule, *(array[part] for array in inputs), result))
+        free = (like(target, one) for one in spares)
+        steps.append(partial(rule, *(array[part] for array in inputs), result, *free))
         steps += delivered(result, target, accumulate)
     return in_sequence(steps)
 

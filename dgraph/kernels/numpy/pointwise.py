@@ -1,7 +1,7 @@
-"""Element-wise ops: affine and the nonlinearities, forward and gradient.
+"""Element-wise ops: affine and the simpler nonlinearities, forward and gradient.
 
 In: calls whose ports all have the rect of the piece (a and b of affine: the part of it that they span). Out: kernels that go
-once over the operands, in blocks. Promise: a gradient needs the forward op's `output` alone, never its input.
+once over the operands, in blocks. Promise: blocks of scratch are all that is allocated.
 """
 
 from __future__ import annotations
@@ -24,21 +24,32 @@ MakeRule = Callable[[Attributes], Rule]
 
 @dataclass(frozen=True)
 class Pointwise(Indifferent):
-    """`target (+)= rule(reads)`, element by element."""
+    """`target (+)= rule(reads)`, element by element; `spare` blocks are the rule's to work in."""
 
     make: MakeRule
     reads: tuple[str, ...]
     target: str
+    spare: int = 0
 
     def workspace(self, call: Call) -> int:
         """See `Kernel.workspace`."""
-        return nbytes(1, call.dtype)
+        return nbytes(1 + self.spare, call.dtype)
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        inputs = [arrays[port] for port in self.reads]
+        inputs, rule = [arrays[port] for port in self.reads], self.make(call.attributes)
         accumulate = self.target in call.accumulate
-        return assign_or_add(self.make(call.attributes), inputs, arrays[self.target], accumulate, Carver(scratch))
+        return assign_or_add(rule, inputs, arrays[self.target], accumulate, Carver(scratch), self.spare)
+
+
+def always(rule: Rule) -> MakeRule:
+    """The same rule, whatever the attributes."""
+    return lambda attributes: rule
+
+
+def given(rule: Rule, key: str) -> MakeRule:
+    """The rule with the value of an attribute as its first argument."""
+    return lambda attributes: partial(rule, attributes[key])
 
 
 # --- rules: the result is assigned to `out`
@@ -48,10 +59,14 @@ def _identity(x: Array, out: Array) -> None:
     np.copyto(out, x)
 
 
-def _logistic(x: Array, out: Array) -> None:
+def lowest(x: Array) -> float:
+    """Below it exp(-x) would overflow."""
+    return -88.0 if x.dtype == np.float32 else -709.0
+
+
+def logistic(x: Array, out: Array) -> None:
     """1 / (1 + exp(-x)); x is cut off where exp(-x) would overflow."""
-    lowest = -88.0 if x.dtype == np.float32 else -709.0
-    np.maximum(x, lowest, out=out)
+    np.maximum(x, lowest(x), out=out)
     np.negative(out, out=out)
     np.exp(out, out=out)
     np.add(out, 1, out=out)
@@ -93,20 +108,12 @@ def _leaky_relu(slope: float, x: Array, out: Array) -> None:
     (np.maximum if slope <= 1 else np.minimum)(x, out, out=out)
 
 
-def _leaky_relu_gradient(slope: float, y: Array, delta: Array, out: Array) -> None:
-    """delta where y > 0, else slope * delta"""
-    np.greater(y, 0, out=out)
+def _leaky_relu_gradient(slope: float, x: Array, delta: Array, out: Array) -> None:
+    """delta where x > 0, else slope * delta"""
+    np.greater(x, 0, out=out)
     np.multiply(out, 1 - slope, out=out)
     np.add(out, slope, out=out)
     np.multiply(out, delta, out=out)
-
-
-def _plain(rule: Rule) -> MakeRule:
-    return lambda attributes: rule
-
-
-def _sloped(rule: Rule) -> MakeRule:
-    return lambda attributes: partial(rule, float(attributes["slope"]))
 
 
 # --- affine
@@ -130,16 +137,16 @@ _AFFINE: Mapping[tuple[str, ...], Rule] = MappingProxyType(
 )
 
 
-def _spread(array: Array, like: Array) -> Array:
-    """The number a, or b, repeated over all of an operand."""
-    return np.broadcast_to(array.reshape((1,) * like.ndim) if array.ndim == 1 else array, like.shape)
+def spread(array: Array, like: Array) -> Array:
+    """A number, or an operand with dims of length 1, repeated over all of another operand."""
+    return np.broadcast_to(array.reshape((1,) * like.ndim) if array.size == 1 else array, like.shape)
 
 
 def _bind_affine(call: Call, arrays: Mapping[str, Array], source: str, target: str, factors: tuple[str, ...],
                  scratch: Array) -> Action:  # fmt: skip
     """`target (+)= source`, with those of `factors` that take part."""
     x, taking_part = arrays[source], tuple(port for port in factors if port in call.rects)
-    inputs = [x, *(_spread(arrays[port], x) for port in taking_part)]
+    inputs = [x, *(spread(arrays[port], x) for port in taking_part)]
     accumulate = target in call.accumulate
     return assign_or_add(_AFFINE[taking_part], inputs, arrays[target], accumulate, Carver(scratch))
 
@@ -181,18 +188,21 @@ class AffineGradient(Indifferent):
         return in_sequence(actions)
 
 
-def _pair(name: str, forward: MakeRule, gradient: MakeRule, reads: tuple[str, ...]) -> dict[tuple[str, bool], Kernel]:
+def pair(name: str, forward: MakeRule, gradient: MakeRule, reads: tuple[str, ...],
+         spare: tuple[int, int] = (0, 0)) -> dict[tuple[str, bool], Kernel]:  # fmt: skip
+    """The kernels of a nonlinearity: forward, and a gradient that reads the operands `reads` before the delta; with so many blocks
+    to work in."""
     return {
-        (name, False): Pointwise(forward, ("input",), "output"),
-        (name, True): Pointwise(gradient, (*reads, "output.delta"), "input.delta"),
+        (name, False): Pointwise(forward, ("input",), "output", spare[0]),
+        (name, True): Pointwise(gradient, (*reads, "output.delta"), "input.delta", spare[1]),
     }
 
 
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
-    _pair("identity", _plain(_identity), _plain(_identity), ())
-    | _pair("logistic", _plain(_logistic), _plain(_logistic_gradient), ("output",))
-    | _pair("tanh", _plain(_tanh), _plain(_tanh_gradient), ("output",))
-    | _pair("relu", _plain(_relu), _plain(_relu_gradient), ("output",))
-    | _pair("leaky_relu", _sloped(_leaky_relu), _sloped(_leaky_relu_gradient), ("output",))
+    pair("identity", always(_identity), always(_identity), ())
+    | pair("logistic", always(logistic), always(_logistic_gradient), ("output",))
+    | pair("tanh", always(_tanh), always(_tanh_gradient), ("output",))
+    | pair("relu", always(_relu), always(_relu_gradient), ("output",))
+    | pair("leaky_relu", given(_leaky_relu, "slope"), given(_leaky_relu_gradient, "slope"), ("input",))
     | {("affine", False): Affine(), ("affine", True): AffineGradient()}
 )
