@@ -35,6 +35,12 @@ CASES = [
     ("average_pool", {"size": 3, "stride": 1, "padding": [[2, 1], 1], "count_padding": True}, (1, 2, 5, 4)),
     ("average_pool", {"size": 2, "stride": 4}, (2, 2, 10)),
     ("average_pool", {"size": 2, "stride": 1, "padding": 1}, (1, 1, 3, 2, 3)),
+    ("max_pool", {"size": 2, "stride": 3, "dilation": 2, "padding": [[2, 0]], "ceil": True}, (2, 1, 6)),
+    ("average_pool", {"size": 3, "stride": 2, "padding": [1, [0, 2]], "ceil": True}, (1, 2, 6, 5)),
+    ("global_max_pool", {}, (3, 2, 4, 5)),
+    ("global_max_pool", {}, (2, 3)),
+    ("local_response_norm", {"size": 4, "alpha": 0.5, "k": 2}, (2, 7, 3)),
+    ("local_response_norm", {"size": 5, "alpha": 2.0, "beta": 1.25}, (3, 3)),
     ("softmax", {}, (4, 7, 1, 1)),
     ("softmax", {}, (2, 5, 2, 3)),
     ("softmax", {}, (3, 2, 4)),
@@ -81,10 +87,19 @@ def define_pool(problem):
     windows, places = define_windows(problem)
     output = np.empty(problem.access.dims["output"])
     for at, values in windows.items():
-        if problem.name == "max_pool":
+        if problem.name != "average_pool":
             output[at] = max(values)
         else:
             output[at] = sum(values) / (places[at] if problem.attributes["count_padding"] else len(values))
+    return {"output": output}
+
+
+def define_response(problem):
+    x, (windows, _) = problem.values["input"], define_windows(problem)
+    size, alpha, beta, k = (problem.attributes[key] for key in ("size", "alpha", "beta", "k"))
+    output = np.empty(x.shape)
+    for at, values in windows.items():
+        output[at] = x[at] / (k + alpha / size * np.square(values).sum()) ** beta
     return {"output": output}
 
 
@@ -128,6 +143,8 @@ def define_evaluate(problem):
 DEFINITIONS = {
     "max_pool": define_pool,
     "average_pool": define_pool,
+    "global_max_pool": define_pool,
+    "local_response_norm": define_response,
     "softmax": define_softmax,
     "evaluate": define_evaluate,
 }
@@ -310,6 +327,8 @@ def test_sums_of_many_elements_are_sound():
 LARGE = {
     "max_pool": ({"size": 3, "stride": 2, "padding": 1}, (8, 16, 64, 64)),
     "average_pool": ({"size": 3, "stride": 2, "padding": 1}, (8, 16, 64, 64)),
+    "global_max_pool": ({}, (8, 4, 256, 128)),
+    "local_response_norm": ({"size": 5}, (8, 16, 64, 64)),
     "affine": ({"bias": "CHW"}, (16, 8, 64, 64)),
     "softmax": ({}, (512, 1000, 1, 1)),
     "evaluate": ({}, (512, 1000, 1, 1)),

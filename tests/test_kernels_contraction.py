@@ -1,5 +1,5 @@
-"""Linear, conv and tiled against loops over their access maps: forward and gradients, whole and in pieces, in any memory
-order, into NaN or onto what is there, and without allocations."""
+"""Linear, conv, conv_transpose and tiled against loops over their access maps: forward and gradients, whole and in pieces, in
+any memory order, into NaN or onto what is there, and without allocations."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ CASES = {
     "conv grouped": ("conv", (2, 6, 4, 4), {"channels": 9, "size": 3, "padding": 1, "groups": 3}),
     "conv depthwise": ("conv", (2, 4, 5, 5), {"channels": 4, "size": 3, "stride": 2, "padding": 1, "groups": 4}),
     "conv 3d": ("conv", (2, 2, 4, 3, 4), {"channels": 2, "size": [3, 2, 3], "stride": [1, 1, 2], "padding": 1}),
+    "transposed 1d": (
+        "conv_transpose",
+        (3, 2, 5),
+        {"channels": 3, "size": 3, "stride": 2, "padding": [[1, 2]], "output_padding": 1},
+    ),
+    "transposed 2d": ("conv_transpose", (2, 3, 3, 4), {"channels": 2, "size": [4, 1], "stride": [1, 3]}),
+    "transposed grouped": (
+        "conv_transpose",
+        (2, 4, 3, 3),
+        {"channels": 6, "size": 2, "stride": 2, "dilation": 3, "groups": 2},
+    ),
+    "transposed 3d": ("conv_transpose", (1, 2, 2, 3, 2), {"channels": 2, "size": [2, 3, 2], "stride": 2, "padding": 1}),
     "tiled 1d": ("tiled", (3, 2, 9), {"channels": 2, "tile": 3, "size": 5, "stride": 2}),
     "tiled 2d": ("tiled", (2, 2, 6, 7), {"channels": 3, "tile": [2, 1], "size": [4, 3], "stride": [2, 1]}),
     "tiled 3d": ("tiled", (2, 1, 4, 3, 4), {"channels": 2, "tile": [1, 2, 2], "size": 2, "stride": [2, 1, 2]}),
@@ -129,7 +141,8 @@ def interpreted(call: Call, values: Mapping[str, np.ndarray]) -> dict[str, np.nd
             port: tuple(sum(c * at[label] for label, c in e.terms) + e.offset for e in maps[port])
             for port in ("input", name, "output")
         }
-        if any(not 0 <= x < n for x, n in zip(index["input"], call.access.dims["input"], strict=True)):
+        beside = (not 0 <= x < n for port in index for x, n in zip(index[port], call.access.dims[port], strict=True))
+        if any(beside):
             continue
         triples = [
             ("output", name, "input"),
@@ -286,6 +299,7 @@ def test_worked_example():
     [
         ("conv", (32, 16, 24, 24), {"channels": 16, "size": 3, "padding": 1}),
         ("conv", (32, 16, 24, 24), {"channels": 16, "size": 3, "stride": 2, "groups": 4}),
+        ("conv_transpose", (32, 16, 12, 12), {"channels": 16, "size": 3, "stride": 2, "padding": 1}),
         ("tiled", (32, 4, 36, 36), {"channels": 4, "tile": 4, "size": 10, "stride": 2}),
         ("linear", (64, 16, 16, 16), {"features": 200}),
     ],
