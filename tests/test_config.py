@@ -141,7 +141,20 @@ def test_every_key_reads_as_it_says():
     assert config.train.optimizer == Adam(1e-3)
 
 
-@pytest.mark.parametrize("text", [REFERENCE, EVERYTHING])
+TABLE = """
+data: {source: table, rows: [[0, 1.5], [1, -2]], labels: [[0.5, 1], [1e-9, 3]], repeat: 3, batch: 4}
+layers: [{name: unit, linear: {features: 2}}]
+train: {optimizer: {sgd: {rate: 1}}, steps: 1}
+"""
+
+
+def test_a_table_reads_as_it_says():
+    data = parse_config(TABLE).data
+    assert (data.rows, data.labels, data.repeat) == (((0, 1.5), (1, -2)), ((0.5, 1), (1e-9, 3)), 3)
+    assert (data.shape, data.label_shape, data.classes, data.samples) == ((2,), None, None, None)
+
+
+@pytest.mark.parametrize("text", [REFERENCE, EVERYTHING, TABLE])
 def test_a_resolved_config_loads_back_equal(text):
     config = parse_config(text)
     plain = config.resolved()
