@@ -139,7 +139,7 @@ def imported(*arguments):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("command", ["check", "plan", "trace", "show"])
+@pytest.mark.parametrize("command", ["check", "plan", "trace", "show", "summary"])
 def test_planning_loads_no_mpi(command, config):
     modules = imported(command, config)
     assert "mpi4py" not in modules

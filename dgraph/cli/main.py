@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": "Messages, bytes and memory of every rank.",
     "trace": "Every node of one rank with its dims and rects.",
     "show": "A config, stage by stage: config, graph, layout, plan, schedule.",
+    "summary": "Outputs, parameters and multiply-accumulates of every layer.",
     "verify": "Run a network on many ranks and on one, and compare.",
     "doctor": "What MPI, ranks, cores and BLAS this is, and whether they work.",
 }
