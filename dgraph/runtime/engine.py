@@ -175,12 +175,14 @@ class Engine:
         return array[self.layout.read_rect(tensor, self.schedule.rank).slices(rect.start)]
 
     def first_non_finite(self) -> tuple[int, str, str] | None:
-        """(place in the graph's order, node, tensor) of the first forward result on this rank that holds a NaN or infinity."""
+        """(place in the graph's order, node, tensor) of the first forward result on this rank that holds a NaN or infinity, but for
+        the NaN by which labels say that a sample is not there."""
         for position, node in enumerate(self.graph.ops.values()):
             if node.kind != "forward":
                 break
-            for _, tensor in node.outputs:
+            for port, tensor in node.outputs:
                 found = self.store.writing(tensor)
-                if found is not None and not np.isfinite(found[1]).all():
+                marked = (node.op, port) == ("data", "labels")
+                if found is not None and (np.isinf(found[1]).any() or (not marked and np.isnan(found[1]).any())):
                     return position, node.name, tensor
         return None
