@@ -21,7 +21,7 @@ from dgraph.graph.build import build_graph, specs_of
 from dgraph.graph.node import Graph
 from dgraph.graph.spec import NodeSpec
 from dgraph.kernels.numpy import KERNELS, UPDATES
-from dgraph.layout import Layout, Mesh, assign_layout
+from dgraph.layout import Layout, Mesh, assign_layout, part_readers
 from dgraph.models import expand, place_of
 from dgraph.ops import DECLARED, OPS
 from dgraph.plan.check import Finding, check_plan
@@ -144,8 +144,11 @@ def compile_config(config: Config, training: bool = True) -> Program:
     """
     data, specs, forward = forward_graph(config, training)
     with _graph_place(config, specs):
+        mesh = Mesh.of(config.mesh)
+        if mesh.ranks > 1:
+            forward = part_readers(forward, assign_layout(forward, mesh, OPS), OPS)
         graph = add_gradients(forward, OPS) if training else forward
-        layout = assign_layout(graph, Mesh.of(config.mesh), OPS, config.train.shard)
+        layout = assign_layout(graph, mesh, OPS, config.train.shard)
     return Program(config, data, forward, graph, layout, optimizer_of(config))
 
 

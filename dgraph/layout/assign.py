@@ -127,18 +127,20 @@ def assign_layout(graph: Graph, mesh: Mesh, table: Mapping[str, Op], shard: bool
 
 
 def _share(node: OpNode, graph: Graph, record: Op, ops: Mapping[str, OpLayout], mesh: Mesh) -> Share:
-    """A gradient op does the piece of its op; an op without a split follows its first input that an op computes, or the data."""
+    """A gradient op does the piece of its op; an op without a split follows an input that an op computes, or else the data: the
+    first of those with most labels, which it does not repeat over others."""
     if node.forward is not None:
         return ops[node.forward].share
-    followed = [
-        (port, tensor)
-        for role in ("activation", "data")
-        for port, tensor in node.inputs
-        if graph.tensors[tensor].role == role and node.port_map(port)
-    ]
+
+    def weight(joined: tuple[str, str]) -> tuple[bool, int]:
+        port, tensor = joined
+        return graph.tensors[tensor].role == "activation", sum(1 for index in node.port_map(port) if index.terms)
+
+    roles = ("activation", "data")
+    followed = [(p, t) for p, t in node.inputs if graph.tensors[t].role in roles and node.port_map(p)]
     if node.split is not None or node.pieces or not followed:
         return share_of_split(node, record, mesh)
-    port, tensor = followed[0]
+    port, tensor = max(followed, key=weight)
     writer, written_port = graph.writers[tensor][0]
     return share_of_input(node, record, port, _nominal(ops[writer], written_port), mesh)
 
