@@ -24,6 +24,7 @@ def add_gradients(graph: Graph, table: Mapping[str, Op]) -> Graph:
     gradient, and where a parameter is not reached.
     """
     wanted = _depend_on_parameters(graph, table)
+    _refuse_blocks(graph, table, wanted)
     gradients: dict[str, TensorNode] = {}
     backward: list[OpNode] = []
     for op in reversed(tuple(graph.ops.values())):
@@ -64,6 +65,20 @@ def _depend_on_parameters(graph: Graph, table: Mapping[str, Op]) -> set[str]:
         if rule and any(family(port) in rule.of and tensor in wanted for port, tensor in op.inputs):
             wanted.update(tensor for _, tensor in op.outputs)
     return wanted
+
+
+def _refuse_blocks(graph: Graph, table: Mapping[str, Op], wanted: set[str]) -> None:
+    """Raises at an op without a gradient that stands between a parameter and a loss."""
+    leading: set[str] = set()
+    for op in reversed(tuple(graph.ops.values())):
+        record = table[op.op]
+        rule = record.gradient
+        if record.loss is None and not any(tensor in leading for _, tensor in op.outputs):
+            continue
+        if rule is None and any(tensor in wanted for _, tensor in op.inputs):
+            what = f"node {op.name}: {op.op} has no gradient"
+            raise ConfigError(what, "a loss depends on parameters through it").about(op.name)
+        leading.update(tensor for port, tensor in op.inputs if rule is None or family(port) in rule.of)
 
 
 def _gradient_of(tensor: str, graph: Graph, gradients: dict[str, TensorNode], role: str) -> str:

@@ -68,6 +68,12 @@ NODES = {
         ("L.affineNL", "tanh"),
     ],
     "{name: L, nonlinearity: {leaky_relu: {slope: 0.2}}}": [("L.NL", "leaky_relu")],
+    **{
+        f"{{name: L, nonlinearity: {name}}}": [("L.NL", name)]
+        for name in ("threshold", "elu", "softplus", "gelu", "silu")
+    },
+    "{name: L, nonlinearity: {softmax: {axis: W}}}": [("L.NL", "softmax_activation")],
+    "{name: L, nonlinearity: {gelu: {approximate: tanh}}}": [("L.NL", "gelu")],
 }
 
 
@@ -152,6 +158,7 @@ def test_splits_go_to_the_main_node_and_to_the_loss():
     [
         ("nonlinearity: relu", "he"),
         ("nonlinearity: leaky_relu", "he"),
+        ("nonlinearity: gelu", "he"),
         ("nonlinearity: tanh", "xavier"),
         ("", "xavier"),
     ],
@@ -163,6 +170,13 @@ def test_initial_values_suit_the_nonlinearity(keys, kind):
         "L.a": "constant",
         "L.b": "zero",
     }
+
+
+def test_prelu_brings_its_slope():
+    nodes, parameters = expanded("{name: L, nonlinearity: prelu}", "{name: M, nonlinearity: {prelu: {spans: CHW}}}")
+    assert nodes["L.NL"].inputs[1] == ("slope", "L.slope")
+    assert parameters["L.slope"].init == {"constant": {"value": 0.25}}
+    assert nodes["M.NL"].attributes == {"spans": "CHW"}
 
 
 def test_parameters_of_the_config_override_field_by_field():

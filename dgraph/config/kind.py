@@ -103,8 +103,15 @@ KINDS: Mapping[str, Keys] = {
 _SLOPE = {"slope": Key(number("a number >= 0", lambda slope: slope >= 0), 0.01)}
 NONLINEARITIES: Mapping[str, Keys] = {
     "identity": {},
+    "threshold": _plain("at"),
     "logistic": {},
     "tanh": {},
     "relu": {},
     "leaky_relu": _SLOPE,
+    "prelu": _plain("spans"),
+    "elu": _plain("alpha"),
+    "softplus": _plain("beta"),
+    "gelu": _plain("approximate"),
+    "silu": {},
+    "softmax": _plain("axis"),
 }

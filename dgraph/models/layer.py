@@ -43,6 +43,7 @@ _OVER: Mapping[str, Mapping[str, Any]] = {
 XAVIER: Init = MappingProxyType({"xavier": EMPTY})
 HE: Init = MappingProxyType({"he": EMPTY})
 ONE: Init = MappingProxyType({"constant": MappingProxyType({"value": 1.0})})
+QUARTER: Init = MappingProxyType({"constant": MappingProxyType({"value": 0.25})})
 ZERO: Init = MappingProxyType({"zero": EMPTY})
 
 _NODE = {
@@ -60,7 +61,9 @@ _NODE = {
 _WEIGHTS = {"tiled": "filters", "conv": "filters", "conv_transpose": "filters", "linear": "weights"}
 _OP = {"global_average_pool": ("mean", {"over": "space"})}
 """Kinds that are an op of another name, and its attributes."""
-_RECTIFIERS = ("relu", "leaky_relu")
+_RECTIFIERS = ("relu", "leaky_relu", "prelu", "elu", "gelu", "silu")
+_NONLINEARITY = {"softmax": "softmax_activation"}
+"""Nonlinearities that are an op of another name."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def expand_layer(layer: LayerConfig, tensors: Sequence[str], letters: str) -> Pa
         part = expand_norm(part, layer, layer.norm)
         first = f"{layer.name}.normalize" if layer.kind in NORM_KINDS else first
     if layer.nonlinearity is not None:
-        part = _then(part, f"{first}NL", layer.nonlinearity.name, layer.nonlinearity.attributes)
+        part = _nonlinear(part, layer, layer.nonlinearity, f"{first}NL")
     return replace(part, nodes=_placed(part.nodes, layer))
 
 
@@ -157,6 +160,16 @@ def _affine(part: Part, layer: LayerConfig, affine: AffineConfig, name: str, let
     part = replace(part, parameters=(*part.parameters, *scales, *biases))
     ports = (*(("a", a.name) for a in scales), *(("b", b.name) for b in biases))
     return _then(part, name, "affine", {"bias": bias} if bias else {}, ports)
+
+
+def _nonlinear(part: Part, layer: LayerConfig, nonlinearity: Nonlinearity, name: str) -> Part:
+    """The part with a nonlinearity; prelu has a parameter."""
+    op = _NONLINEARITY.get(nonlinearity.name, nonlinearity.name)
+    if op != "prelu":
+        return _then(part, name, op, nonlinearity.attributes)
+    slope = _parameter(layer, "slope", QUARTER)
+    part = replace(part, parameters=(*part.parameters, slope))
+    return _then(part, name, op, nonlinearity.attributes, (("slope", slope.name),))
 
 
 def expand_norm(part: Part, layer: LayerConfig, norm: Nonlinearity) -> Part:

@@ -60,7 +60,9 @@ def _layer_key(layer: LayerConfig, part: str, key: str) -> str:
     head, _, rest = key.partition(".")
     if head != "attributes":
         return key
-    section = "nonlinearity" if part.endswith("NL") else "affine" if part.endswith("A") else layer.kind
+    section = "affine" if part.endswith("A") else layer.kind
+    if part.endswith("NL") and layer.nonlinearity is not None:
+        section = f"nonlinearity.{layer.nonlinearity.name}"
     if part in _NORM and layer.kind not in NORM_KINDS:
         section = f"norm.{layer.norm.name}" if layer.norm else "norm"
     return _joined(section, rest)
