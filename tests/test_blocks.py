@@ -1,5 +1,7 @@
 """Blocks: what an instance stands for, which names its layers see, and what is refused with which line."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -7,6 +9,7 @@ from dgraph.config import parse_config, to_yaml
 from dgraph.error import ConfigError
 from dgraph.program import compile_config
 
+README = Path(__file__).parents[1] / "README.md"
 FRAME = """\
 mesh: {y: 2, x: 2}
 data: {source: synthetic, shape: [3, 16, 16], classes: 10, batch: 4}
@@ -455,3 +458,14 @@ def test_faults_of_the_graph_name_the_instance():
     assert caught.value.place.line == 7
     assert "s.inner.c" in caught.value.what
     assert caught.value.hint.endswith("in block b, used as s.inner, line 10")
+
+
+def test_the_readme_shows_a_config_that_is_there():
+    shown = README.read_text().split("<!-- configs/residual.yaml -->")[1].split("```")[1].removeprefix("yaml\n")
+    assert shown == (README.parent / "configs/residual.yaml").read_text()
+    assert [layer.name for layer in parse_config(shown).layers][:4] == [
+        "stem",
+        "stage1.0.one",
+        "stage1.0.two",
+        "stage1.0.sum",
+    ]
