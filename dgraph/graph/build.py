@@ -7,6 +7,7 @@ every dim is known, ops stand in dependency order; whatever does not fit raises 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
@@ -202,7 +203,14 @@ def access_of(spec: NodeSpec, op: Op, tensors: Mapping[str, TensorNode]) -> tupl
     try:
         return op.access(attributes, dims), attributes
     except DgraphError as error:
+        error.what = _with_tensors(error.what, spec)
         raise error.about(spec.name, "attributes") from None
+
+
+def _with_tensors(what: str, spec: NodeSpec) -> str:
+    """A fault with the tensors that are joined to numbered ports in place of the ports."""
+    joined = dict(spec.inputs)
+    return re.sub(r"\b[a-z_]+[0-9]+\b", lambda found: joined.get(found[0], found[0]), what)
 
 
 def _no_tensor(spec: NodeSpec, port: str, tensor: str, tensors: Mapping[str, TensorNode]) -> DgraphError:

@@ -45,7 +45,7 @@ def _broadcast(dims: Mapping[str, Dim]) -> Dim:
 
 def concat_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     """`out[n, c, h] = in_k[n, c - (channels of the inputs before k), h]`, where that is one of its channels."""
-    (first, dim), *others = dims.items()
+    (first, dim), *others = ordered = sorted(dims.items(), key=lambda item: (len(item[0]), item[0]))
     axis = attributes["axis"]
     for port, other in others:
         if len(other) != len(dim) or any(a != b for d, (a, b) in enumerate(zip(dim, other, strict=True)) if d != axis):
@@ -55,7 +55,7 @@ def concat_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
             )
     names = dimension_labels(len(dim))
     maps, before = {}, 0
-    for port, own in dims.items():
+    for port, own in ordered:
         maps[port] = tuple(label(name, 1, -before if d == axis else 0) for d, name in enumerate(names))
         before += own[axis]
     result = tuple(before if d == axis else n for d, n in enumerate(dim))
