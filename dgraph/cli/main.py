@@ -19,6 +19,8 @@ COMMANDS = {
     "train": "Train a network; start the ranks, or be one of them.",
     "evaluate": "Loss and accuracy of a checkpoint.",
     "predict": "Class probabilities of a checkpoint, into a file.",
+    "export": "A network and its values as an ONNX model, or its values as safetensors.",
+    "import": "An ONNX model as a config and a checkpoint.",
     "check": "Prove a plan for all ranks before anything runs.",
     "plan": "Messages, bytes and memory of every rank.",
     "trace": "Every node of one rank with its dims and rects.",

@@ -1,0 +1,63 @@
+"""A config's network to a file that other runtimes read.
+
+In: a config, a checkpoint, a path. Out: an ONNX model or a safetensors file. Promise: the network as `dgraph predict` evaluates
+it, with the same result; the model passes ONNX's own checker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from dgraph.config import Config
+from dgraph.error import ConfigError
+from dgraph.graph.node import Graph
+from dgraph.onnx.values import Values, initial_values, stored_values
+from dgraph.onnx.writing.file import write_model, write_weights
+from dgraph.onnx.writing.model import draft_of, model_of, needed, predicted
+from dgraph.program import forward_graph
+
+SUFFIXES = (".onnx", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: nodes of the model, tensors with values, and how many numbers these have."""
+
+    nodes: int
+    tensors: int
+    elements: int
+
+
+def require_suffix(path: Path) -> None:
+    """Raises ConfigError for a file whose name does not say what it is to be."""
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"{path}: the name must end in {' or '.join(SUFFIXES)}", "it says what is written")
+
+
+def export(config: Config, checkpoint: Path | None, path: Path, any_batch: bool) -> Exported:
+    """Writes a network with the values of a checkpoint, or with those that training would begin with.
+
+    Raises ConfigError for what ONNX cannot say, DataError for a checkpoint that does not fit and where the disk refuses.
+    """
+    _, _, forward = forward_graph(config, training=False)
+    if checkpoint is None:
+        values = initial_values(forward, config.seed, config.dtype)
+    else:
+        values = stored_values(forward, checkpoint, config.dtype)
+    kept = forward.kept
+    elements = sum(prod(tensor.dim) for tensor in kept)
+    if path.suffix == ".safetensors":
+        write_weights(path, kept, values)
+        return Exported(0, len(kept), elements)
+    return Exported(_write(forward, config.dtype, values, path, any_batch), len(kept), elements)
+
+
+def _write(forward: Graph, dtype: str, values: Values, path: Path, any_batch: bool) -> int:
+    results = (predicted(forward),)
+    graph = needed(forward, results)
+    draft = draft_of(graph, dtype, results)
+    model = model_of(graph, draft, results, any_batch)
+    write_model(path, model, draft, values)
+    return len(model.graph.node)

@@ -1,0 +1,1 @@
+"""An ONNX model to a network."""

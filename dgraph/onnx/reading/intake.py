@@ -1,0 +1,166 @@
+"""A network in the making, read node by node from a model.
+
+In: nodes and constants of a model. Out: `Intake`: specs, and the values of parameters and states. Promise: the dims of all
+tensors are known as soon as they are added; names are the model's own, spelt as a config can have them, and unique.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from dgraph.error import DgraphError
+from dgraph.graph.build import access_of
+from dgraph.graph.node import EMPTY, Attributes, Dim, TensorNode
+from dgraph.graph.spec import NodeSpec
+from dgraph.kernels.call import Array
+from dgraph.onnx.reading.node import Node
+from dgraph.ops import OPS
+
+Ports = Sequence[tuple[str, str]]
+_OUTPUT = "output"
+
+
+@dataclass
+class Intake:
+    """What has been read so far. `tensors` are those of the network by their names there, `names` how the model calls them.
+
+    `constants` are values that the model knows before it runs; `values` those of parameters and states.
+    """
+
+    dtype: str
+    constants: dict[str, Array]
+    tensors: dict[str, TensorNode] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    specs: list[NodeSpec] = field(default_factory=list)
+    values: dict[str, Array] = field(default_factory=dict)
+    _origins: dict[str, str] = field(default_factory=dict)
+    _taken: set[str] = field(default_factory=set)
+
+    # --- what a node reads
+
+    def given(self, node: Node, k: int = 0) -> str:
+        """The tensor that a node reads as its k-th input. Raises ConfigError for a constant."""
+        name = self._input(node, k)
+        if name not in self.names:
+            raise node.refuse(f"input {name or k} is a constant", "it must be computed")
+        return self.names[name]
+
+    def dim(self, node: Node, k: int = 0) -> Dim:
+        """The dim of a node's k-th input."""
+        return self.tensors[self.given(node, k)].dim
+
+    def is_constant(self, node: Node, k: int) -> bool:
+        """Whether the k-th input is there and a constant."""
+        return self._input(node, k) in self.constants
+
+    def has(self, node: Node, k: int) -> bool:
+        """Whether there is a k-th input."""
+        return bool(self._input(node, k))
+
+    def constant(self, node: Node, k: int) -> Array:
+        """The values of a node's k-th input. Raises ConfigError where they are computed."""
+        name = self._input(node, k)
+        if name not in self.constants:
+            raise node.refuse(f"input {name or k} is not a constant", "it must be an initializer")
+        return self.constants[name]
+
+    def integers(self, node: Node, k: int, default: Sequence[int] | None = None) -> list[int]:
+        """The integers of a node's k-th input, such as axes."""
+        if default is not None and not self.has(node, k):
+            return list(default)
+        return [int(value) for value in self.constant(node, k).reshape(-1)]
+
+    def _input(self, node: Node, k: int) -> str:
+        return node.inputs[k] if k < len(node.inputs) else ""
+
+    # --- what it becomes
+
+    def parameter(self, node: Node, k: int, values: Array, how: str = "") -> str:
+        """The parameter that holds a node's k-th input, seen as `values` and changed as `how` says: the same for all who see it
+        so."""
+        given = node.inputs[k]
+        origin = f"{given} {list(values.shape)} {how}"
+        if origin not in self._origins:
+            self._origins[origin] = self.unique(given)
+        name = self._origins[origin]
+        self.values[name] = np.asarray(values, self.dtype)
+        return name
+
+    def feed(self, spec: NodeSpec, given: str, port: str) -> None:
+        """Adds a node that has no inputs; `given` is what the model calls the tensor of its port."""
+        self._taken.add(spec.name)
+        self._add(spec, {given: port})
+
+    def step(self, node: Node, op: str, inputs: Ports, attributes: Attributes = EMPTY, mark: str = "") -> str:
+        """Adds one of several nodes that stand for a node of the model, named after it and a mark; gives the tensor that it
+        writes."""
+        spec = NodeSpec(self.unique(f"{self.base(node)}{mark}"), op, tuple(inputs), (), _plain(attributes))
+        return self._added(node, spec, {})
+
+    def add(self, node: Node, op: str, inputs: Ports, attributes: Attributes = EMPTY, mark: str = "",
+            port: str = _OUTPUT) -> str:  # fmt: skip
+        """The same with the last or only one of them: its `port` writes the first output of the node.
+
+        Raises ConfigError, naming the node, for what the op does not take.
+        """
+        name = self.unique(f"{self.base(node)}{mark}")
+        wanted, default = spelt(node.outputs[0]), f"{name}.{port}"
+        written = default if wanted in self._taken else wanted
+        self._taken.add(written)
+        outputs = () if written == default else ((port, written),)
+        return self._added(
+            node, NodeSpec(name, op, tuple(inputs), outputs, _plain(attributes)), {node.outputs[0]: port}
+        )
+
+    def _added(self, node: Node, spec: NodeSpec, written: Mapping[str, str]) -> str:
+        try:
+            return self._add(spec, written)
+        except DgraphError as error:
+            raise node.refuse(error.what, error.hint) from None
+
+    def _add(self, spec: NodeSpec, written: Mapping[str, str]) -> str:
+        op = OPS[spec.op]
+        access, _ = access_of(spec, op, self.tensors)
+        for port, name in spec.inputs:
+            if (port in op.parameters or port in op.states) and self.values[name].shape != access.dims[port]:
+                what = f"{port} {name} of dim {list(self.values[name].shape)} does not fit"
+                raise DgraphError(what, f"wanted is {list(access.dims[port])}")
+        own = dict(spec.outputs)
+        tensors = {port: own.get(port, f"{spec.name}.{port}") for port in op.outputs}
+        for port, name in tensors.items():
+            self.tensors[name] = TensorNode(name, access.dims[port], "activation")
+        for name, port in written.items():
+            self.names[name] = tensors[port]
+        self.specs.append(spec)
+        return tensors.get(_OUTPUT, next(iter(tensors.values())))
+
+    # --- names
+
+    def base(self, node: Node) -> str:
+        """The name of a node, spelt as a config can have it; that of its output where it has none."""
+        return spelt(node.name or node.outputs[0].removesuffix(f".{_OUTPUT}") or node.op.lower())
+
+    def unique(self, name: str) -> str:
+        """That name, or one like it that is not taken yet; takes it."""
+        plain = spelt(name)
+        found, count = plain, 1
+        while found in self._taken:
+            count += 1
+            found = f"{plain}_{count}"
+        self._taken.add(found)
+        return found
+
+
+def _plain(attributes: Attributes) -> Attributes:
+    return MappingProxyType(dict(attributes))
+
+
+def spelt(name: str) -> str:
+    """A name as a config can have it: letters, digits and _ . -, the first a letter or _."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name.strip("/"))
+    return plain if re.match(r"[A-Za-z_]", plain) else f"_{plain}"

@@ -1,0 +1,232 @@
+"""Convolutions, matrix products and pools of ONNX as dgraph has them.
+
+In: a node of a model. Out: nodes of the network. Promise: a bias becomes a node of its own behind the sum; automatic padding is
+spelt out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dgraph.onnx.reading.intake import Intake
+from dgraph.onnx.reading.node import Node
+from dgraph.ops.letter import letters_of
+
+Pairs = list[list[int]]
+_AUTOMATIC = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+
+
+def _pairs(node: Node, extents: Sequence[int], size: Sequence[int], stride: Sequence[int],
+           dilation: Sequence[int]) -> Pairs:  # fmt: skip
+    """Padding before and after every spatial dimension. SAME gives as many windows as strides fit into the input."""
+    count = len(size)
+    automatic = node.expect("auto_pad", *_AUTOMATIC)
+    pads = node.numbers("pads", [0] * 2 * count)
+    if automatic in ("NOTSET", "VALID"):
+        if min(pads, default=0) < 0:
+            raise node.refuse(f"attribute pads is {pads}", "padding is at least 0")
+        return [[pads[d], pads[count + d]] for d in range(count)] if automatic == "NOTSET" else [[0, 0]] * count
+    pairs = []
+    for n, k, s, d in zip(extents, size, stride, dilation, strict=True):
+        whole = max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n)
+        pairs.append(_halves(whole, automatic))
+    return pairs
+
+
+def _halves(whole: int, automatic: str) -> list[int]:
+    """The two sides of a padding; what is odd stands at the end, or at the start for SAME_LOWER."""
+    less, more = whole // 2, whole - whole // 2
+    return [less, more] if automatic == "SAME_UPPER" else [more, less]
+
+
+def _spatial(intake: Intake, node: Node) -> list[int]:
+    dim = intake.dim(node)
+    if not 3 <= len(dim) <= 5:
+        raise node.refuse(f"an input of dim {list(dim)}", "1 to 3 spatial dimensions are supported")
+    return list(dim[2:])
+
+
+def _filters(intake: Intake, node: Node, extents: Sequence[int]) -> tuple[Any, list[int]]:
+    """The filters, and the size of their window."""
+    filters = intake.constant(node, 1)
+    if filters.ndim != len(extents) + 2:
+        raise node.refuse(f"filters of dim {list(filters.shape)} do not fit an input of dim {list(intake.dim(node))}")
+    size = node.numbers("kernel_shape", [int(n) for n in filters.shape[2:]])
+    if size != list(filters.shape[2:]):
+        raise node.refuse(f"attribute kernel_shape is {size}", f"the filters have dim {list(filters.shape)}")
+    return filters, size
+
+
+def _conv(intake: Intake, node: Node) -> None:
+    extents = _spatial(intake, node)
+    filters, size = _filters(intake, node, extents)
+    ones = [1] * len(size)
+    stride, dilation = node.numbers("strides", ones), node.numbers("dilations", ones)
+    attributes = {
+        "channels": int(filters.shape[0]),
+        "size": size,
+        "stride": stride,
+        "padding": _pairs(node, extents, size, stride, dilation),
+        "dilation": dilation,
+        "groups": node.take("group", 1),
+    }
+    biased(intake, node, "conv", attributes, ("filters", intake.parameter(node, 1, filters)))
+
+
+def _conv_transpose(intake: Intake, node: Node) -> None:
+    extents = _spatial(intake, node)
+    filters, size = _filters(intake, node, extents)
+    ones, zeros = [1] * len(size), [0] * len(size)
+    stride, dilation = node.numbers("strides", ones), node.numbers("dilations", ones)
+    beyond, groups = node.numbers("output_padding", zeros), node.take("group", 1)
+    padding = _transposed_padding(node, extents, size, stride, dilation, beyond)
+    attributes = {
+        "channels": int(filters.shape[1]) * groups,
+        "size": size,
+        "stride": stride,
+        "padding": padding,
+        "output_padding": beyond,
+        "dilation": dilation,
+        "groups": groups,
+    }
+    biased(intake, node, "conv_transpose", attributes, ("filters", intake.parameter(node, 1, filters)))
+
+
+def _transposed_padding(node: Node, extents: Sequence[int], size: Sequence[int], stride: Sequence[int],
+                        dilation: Sequence[int], beyond: Sequence[int]) -> Pairs:  # fmt: skip
+    """Padding of a transposed convolution, also from the shape that is wanted."""
+    reach = [
+        s * (n - 1) + b + d * (k - 1) + 1 for n, k, s, d, b in zip(extents, size, stride, dilation, beyond, strict=True)
+    ]
+    wanted = node.take("output_shape")
+    automatic = node.expect("auto_pad", *_AUTOMATIC)
+    if wanted is None and automatic in ("NOTSET", "VALID"):
+        return _pairs(node, extents, size, stride, dilation)
+    node.take("pads")
+    shape = list(wanted)[-len(size) :] if wanted else [n * s for n, s in zip(extents, stride, strict=True)]
+    whole = [r - n for r, n in zip(reach, shape, strict=True)]
+    if min(whole) < 0:
+        raise node.refuse(f"an output of {shape} is more than the windows reach, {reach}")
+    # The larger half stands at the end for SAME_UPPER alone: so says the operator's definition.
+    return [_halves(n, "SAME_UPPER" if automatic == "SAME_UPPER" else "SAME_LOWER") for n in whole]
+
+
+def biased(intake: Intake, node: Node, op: str, attributes: Mapping[str, Any], weights: tuple[str, str]) -> None:
+    """A node with weights, and one for its bias of one number a channel, where there is one."""
+    ports = [("input", intake.given(node)), weights]
+    if not intake.has(node, 2):
+        intake.add(node, op, ports, attributes)
+        return
+    first = intake.step(node, op, ports, attributes)
+    dim, bias = intake.tensors[first].dim, intake.constant(node, 2)
+    if bias.shape != dim[1:2]:
+        raise node.refuse(f"a bias of dim {list(bias.shape)}", f"one number for each of {dim[1]} channels is needed")
+    name = intake.parameter(node, 2, bias.reshape(1, -1, *(1 for _ in dim[2:])))
+    intake.add(node, "affine", [("input", first), ("b", name)], {"bias": "C"}, mark="A")
+
+
+def _gemm(intake: Intake, node: Node) -> None:
+    """`alpha * input' * weights' + beta * bias`, with the factors taken into weights and bias."""
+    weights = _matrix(intake, node, node.expect("transB", 0, 1) == 0)
+    alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
+    given = intake.given(node)
+    if len(intake.dim(node)) != 2:
+        raise node.refuse(f"an input of dim {list(intake.dim(node))}", "two dimensions are needed")
+    if node.expect("transA", 0, 1):
+        given = intake.step(node, "transpose", [("input", given)], {"order": [1, 0]}, mark=".transpose")
+    name = intake.parameter(node, 1, weights * np.asarray(alpha, weights.dtype), f"transposed {alpha}")
+    ports, attributes = [("input", given), ("weights", name)], {"features": int(weights.shape[0])}
+    if not intake.has(node, 2):
+        intake.add(node, "linear", ports, attributes)
+        return
+    first = intake.step(node, "linear", ports, attributes)
+    bias = intake.constant(node, 2)
+    shift(intake, node, 2, first, bias * np.asarray(beta, bias.dtype), f"times {beta}")
+
+
+def shift(intake: Intake, node: Node, k: int, given: str, values: Any, how: str = "", mark: str = "A") -> None:
+    """Adds a constant, which is repeated over dimensions where it has an extent of 1."""
+    dim = intake.tensors[given].dim
+    if values.ndim > len(dim):
+        raise node.refuse(f"a constant of dim {list(values.shape)}", f"it makes more of an input of dim {list(dim)}")
+    whole = values.reshape(*(1 for _ in dim[values.ndim :]), *values.shape)
+    spans = "".join(letter for letter, n in zip(letters_of(len(dim)), whole.shape, strict=True) if n > 1)
+    name = intake.parameter(node, k, whole, how)
+    intake.add(node, "affine", [("input", given), ("b", name)], {"bias": spans}, mark=mark)
+
+
+def _matmul(intake: Intake, node: Node) -> None:
+    weights = _matrix(intake, node, True)
+    if len(intake.dim(node)) != 2:
+        raise node.refuse(f"an input of dim {list(intake.dim(node))}", "two dimensions are supported")
+    name = intake.parameter(node, 1, weights, "transposed")
+    ports = [("input", intake.given(node)), ("weights", name)]
+    intake.add(node, "linear", ports, {"features": int(weights.shape[0])})
+
+
+def _matrix(intake: Intake, node: Node, transposed: bool) -> Any:
+    """The weights [features, channels] of a product."""
+    weights = intake.constant(node, 1)
+    if weights.ndim != 2:
+        raise node.refuse(f"weights of dim {list(weights.shape)}", "two dimensions are needed")
+    return weights.T if transposed else weights
+
+
+def _pool(intake: Intake, node: Node) -> None:
+    extents = _spatial(intake, node)
+    ones = [1] * len(extents)
+    size, stride = node.numbers("kernel_shape", ones), node.numbers("strides", ones)
+    dilation = node.numbers("dilations", ones)
+    automatic = node.expect("auto_pad", *_AUTOMATIC)
+    attributes: dict[str, Any] = {
+        "size": size,
+        "stride": stride,
+        "padding": _pairs(node, extents, size, stride, dilation),
+    }
+    if node.expect("ceil_mode", 0, 1) and automatic == "NOTSET":
+        attributes["ceil"] = True
+    if node.op == "MaxPool":
+        node.expect("storage_order", 0)
+        attributes["dilation"] = dilation
+    elif dilation != ones:
+        raise node.refuse(f"attribute dilations is {dilation}", "only ones are supported")
+    elif node.expect("count_include_pad", 0, 1):
+        attributes["count_padding"] = True
+    op = "max_pool" if node.op == "MaxPool" else "average_pool"
+    intake.add(node, op, [("input", intake.given(node))], attributes)
+
+
+def _global_average_pool(intake: Intake, node: Node) -> None:
+    _spatial(intake, node)
+    intake.add(node, "mean", [("input", intake.given(node))], {"over": "space"})
+
+
+def _global_max_pool(intake: Intake, node: Node) -> None:
+    _spatial(intake, node)
+    intake.add(node, "global_max_pool", [("input", intake.given(node))])
+
+
+def _lrn(intake: Intake, node: Node) -> None:
+    attributes = {
+        "size": node.take("size"),
+        "alpha": node.number("alpha", 1e-4),
+        "beta": node.number("beta", 0.75),
+        "k": node.number("bias", 1.0),
+    }
+    intake.add(node, "local_response_norm", [("input", intake.given(node))], attributes)
+
+
+READ: Mapping[str, Callable[[Intake, Node], None]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "GlobalAveragePool": _global_average_pool,
+    "GlobalMaxPool": _global_max_pool,
+    "LRN": _lrn,
+}

@@ -1,0 +1,1 @@
+"""A network to an ONNX model."""
