@@ -16,7 +16,7 @@ import numpy as np
 
 from dgraph.kernels.call import Action, Array, Call, Kernel
 from dgraph.kernels.numpy.block import Carver, Step, in_sequence
-from dgraph.kernels.numpy.blockwise import Indifferent, assign_or_add, nbytes, sum_nbytes, sum_of_product
+from dgraph.kernels.numpy.blockwise import Indifferent, assign_or_add, nbytes, sum_nbytes, sum_of
 from dgraph.kernels.numpy.view import Operand
 from dgraph.rect import Rect
 
@@ -41,7 +41,7 @@ def sum_over_repeats(factors: Sequence[Array], target: Array, accumulate: bool, 
     """`target (+)= product of the factors`, summed over the axes of which the target has one element only."""
     if factors[0].shape == target.shape:
         return assign_or_add(product, factors, target, accumulate, Carver(scratch))
-    return sum_of_product(factors, target, accumulate, scratch)
+    return sum_of(product if len(factors) > 1 else None, factors, target, accumulate, scratch)
 
 
 def _box(operand: Operand, part: Rect, piece: Rect) -> Rect:
