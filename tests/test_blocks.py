@@ -393,6 +393,11 @@ REFUSED = {
         "\n  b: {parameters: {f: }, layers: [{name: c, nonlinearity: $f}]}",
         ":7:46: error: layers.s.0.each.f must be a list of 3, not a list of 2 (one value a copy)",
     ),
+    "key of a layer": (
+        "{name: s, blok: unit}",
+        UNIT,
+        ":11:15: error: unknown key 'blok' in layers.s (did you mean block?)",
+    ),
     "no layers": (
         "{name: s, block: b}",
         "\n  b: {layers: []}",

@@ -142,7 +142,7 @@ def layer_reader(split: Reader[Splits]) -> Reader[LayerConfig]:
     }
 
     def read(tree: Tree, path: str) -> LayerConfig:
-        values = record(tree, path, keys)
+        values = record(tree, path, keys, ("block", "repeat", "when", "unless"))
         kind = _layer_kind(tree, path)
         for key, kinds in _GOES_WITH.items():
             if key in tree.keys and kind not in kinds:

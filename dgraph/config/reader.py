@@ -139,17 +139,18 @@ def entries(read: Reader[T], key: str = r".+", least: int = 0) -> Reader[Mapping
     return read_entries
 
 
-def record(tree: Tree, path: str, keys: Keys) -> dict[str, Any]:
+def record(tree: Tree, path: str, keys: Keys, elsewhere: Iterable[str] = ()) -> dict[str, Any]:
     """The values of a mapping with known keys, defaults filled in.
 
-    Unknown keys are reported first, for they explain other faults; then the first fault in the order of the file.
+    Unknown keys are reported first, for they explain other faults; then the first fault in the order of the file. `elsewhere` are
+    keys that may have been meant, but are dealt with elsewhere.
     """
     if not isinstance(tree.value, dict):
         raise fault(tree, path or "a config", f"a mapping of {', '.join(keys)}" if keys else "an empty mapping")
     for name in tree.value:
         if name not in keys:
             where = f" in {path}" if path else ""
-            hint = nearest(name, keys) if keys else "it has no keys"
+            hint = nearest(name, (*keys, *elsewhere)) if keys else "it has no keys"
             raise ConfigError(f"unknown key {quote(name)}{where}", hint, tree.keys[name])
     values = {name: key.default for name, key in keys.items()}
     for name, value in tree.value.items():
