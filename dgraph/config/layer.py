@@ -52,6 +52,7 @@ _GOES_WITH = {
     "input": tuple(kind for kind in (*KINDS, "affine", "nonlinearity") if kind not in JOINS),
     "nonlinearity": tuple(kind for kind in (*KINDS, "affine", "nonlinearity") if kind not in LOSSES),
 }
+_WHY_NOT = {"input": "it joins several: inputs", "nonlinearity": "nothing follows a loss"}
 
 read_name = text("a name of letters, digits and _ . -", NAME)
 read_pieces = entries(COUNT, LETTER)
@@ -146,9 +147,8 @@ def layer_reader(split: Reader[Splits]) -> Reader[LayerConfig]:
         kind = _layer_kind(tree, path)
         for key, kinds in _GOES_WITH.items():
             if key in tree.keys and kind not in kinds:
-                raise ConfigError(
-                    f"{path}.{key} does not go with {kind}", f"only with {', '.join(kinds)}", tree.keys[key]
-                )
+                hint = _WHY_NOT.get(key, f"only with {', '.join(kinds)}")
+                raise ConfigError(f"{path}.{key} does not go with {kind}", hint, tree.keys[key])
         attributes = {name: values.pop(name) for name in KINDS}.get(kind, EMPTY)
         if kind in JOINS and values["inputs"] is None:
             raise ConfigError(f"{path} needs the key inputs", f"what {kind} joins", tree.place)
