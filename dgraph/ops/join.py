@@ -51,7 +51,7 @@ def concat_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
         if len(other) != len(dim) or any(a != b for d, (a, b) in enumerate(zip(dim, other, strict=True)) if d != axis):
             raise ConfigError(
                 f"{port} of dim {list(other)} does not fit {first} of dim {list(dim)}",
-                f"dims differ in dimension {axis} alone",
+                f"they may differ in dimension {axis} alone",
             )
     names = dimension_labels(len(dim))
     maps, before = {}, 0
