@@ -1,6 +1,8 @@
 """Random values: known answers, moments, and the same bits in any rect."""
 
 import tracemalloc
+from math import erfc, exp, pi, sqrt
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -9,8 +11,30 @@ from hypothesis import strategies as st
 
 from dgraph.block import blocks
 from dgraph.error import ConfigError
-from dgraph.random import INITIAL, fill_normal, fill_uniform, initial, normal, permutation, philox, uniform
+from dgraph.random import (
+    INITIAL,
+    fill_normal,
+    fill_truncated_normal,
+    fill_uniform,
+    initial,
+    normal,
+    permutation,
+    philox,
+    uniform,
+)
+from dgraph.random.quantile import normal_quantile
 from dgraph.rect import Rect
+
+
+def truncated(seed, purpose, step, dim, rect, mean=0.0, deviation=1.0, low=-2.0, high=2.0, dtype="float32"):
+    """The truncated normal values of `rect`."""
+    out = np.empty(rect.size, dtype)
+    fill_truncated_normal(out, seed, purpose, step, dim, rect, mean, deviation, low, high)
+    return out
+
+
+KINDS = [uniform, normal, truncated]
+FILLS = [fill_uniform, fill_normal, fill_truncated_normal]
 
 
 @st.composite
@@ -41,14 +65,14 @@ def test_philox_gives_the_known_answer_of_pi():
 
 @settings(max_examples=300, deadline=None)
 @example(((12, 5, 9), Rect((6, 3, 0), (2, 2, 9))), uniform, "float32")
-@given(rects(), st.sampled_from([uniform, normal]), st.sampled_from(["float32", "float64"]))
+@given(rects(), st.sampled_from(KINDS), st.sampled_from(["float32", "float64"]))
 def test_a_rect_has_the_values_of_the_whole(case, kind, dtype):
     dim, rect = case
     whole = kind(7, "weights", 3, dim, Rect.whole(dim), dtype=dtype)
     assert (kind(7, "weights", 3, dim, rect, dtype=dtype) == whole[rect.slices()]).all()
 
 
-@pytest.mark.parametrize("kind", [uniform, normal])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_rect_of_many_blocks_has_the_values_of_the_whole(kind):
     dim = (3, 500, 211)
     whole = kind(7, "weights", 0, dim, Rect.whole(dim))
@@ -56,7 +80,7 @@ def test_a_rect_of_many_blocks_has_the_values_of_the_whole(kind):
         assert (kind(7, "weights", 0, dim, rect) == whole[rect.slices()]).all()
 
 
-@pytest.mark.parametrize("fill", [fill_uniform, fill_normal])
+@pytest.mark.parametrize("fill", FILLS)
 def test_picks_choose_along_the_first_dimension(fill):
     dim, picks = (40, 3, 7), np.array([5, 39, 0, 5])
     whole, some = np.empty(dim), np.empty((4, 2, 7))
@@ -97,7 +121,7 @@ def test_seed_purpose_and_step_all_count():
 
 def test_float32_is_float64_rounded():
     dim = (1000,)
-    for kind in (uniform, normal):
+    for kind in KINDS:
         wide = kind(1, "x", 0, dim, Rect.whole(dim), dtype="float64")
         assert (kind(1, "x", 0, dim, Rect.whole(dim)) == wide.astype("float32")).all()
 
@@ -120,6 +144,41 @@ def test_moments():
             assert abs((values[lag:] * values[:-lag]).mean() / values.var()) < 5 / n**0.5
 
 
+@pytest.mark.parametrize(
+    "bounds", [(-2.0, 2.0), (-1.0, 3.0), (0.5, 1.0), (5.0, 6.0), (-6.5, -6.0), (-40.0, 40.0), (7.9, 50.0)]
+)
+def test_a_truncated_normal_value_is_a_quantile_of_what_is_left(bounds):
+    dim, (low, high) = (100_000,), bounds
+    values = truncated(3, "moments", 0, dim, Rect.whole(dim), 1.0, 0.5, low, high, "float64")
+    z = (values - 1) / 0.5
+    assert z.min() >= low - 1e-12
+    assert z.max() <= high + 1e-12
+    side = -1 if low > 0 else 1
+    first, last = sorted((side * low, side * high))
+
+    def below(x):
+        return erfc(-x / sqrt(2)) / 2
+
+    mass = below(last) - below(first)
+    share = [(below(x) - below(first)) / mass for x in np.sort(side * z)[:: len(z) // 100]]
+    assert np.abs(np.array(share) - np.linspace(0, 0.99, len(share)).clip(0, 1)).max() < 0.012
+
+
+def test_moments_of_a_truncated_normal():
+    dim = (1_000_000,)
+    z = truncated(3, "moments", 0, dim, Rect.whole(dim), dtype="float64")
+    density, mass = exp(-2) / sqrt(2 * pi), 2 * NormalDist().cdf(2) - 1
+    assert abs(z.mean()) < 5e-3
+    assert abs(z.var() - (1 - 4 * density / mass)) < 5e-3
+
+
+def test_quantiles_of_the_normal_distribution():
+    tails = 10.0 ** -np.arange(1, 300, 7)
+    probabilities = np.concatenate([np.linspace(0.001, 0.999, 999), tails, 1 - tails[:2]])
+    expected = [NormalDist().inv_cdf(p) for p in probabilities]
+    np.testing.assert_allclose(normal_quantile(probabilities), expected, rtol=1e-14, atol=1e-15)
+
+
 def test_permutation_is_one_and_depends_on_the_epoch():
     for n in (0, 1, 2, 7, 1000):
         assert sorted(permutation(1, "shuffle", 0, n)) == list(range(n))
@@ -129,7 +188,7 @@ def test_permutation_is_one_and_depends_on_the_epoch():
     assert (first == permutation(1, "shuffle", 0, 1000)).all()
 
 
-@pytest.mark.parametrize("fill", [fill_uniform, fill_normal])
+@pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("columns", [1, 14, 28])
 def test_scratch_is_bounded(fill, columns):
     dim = (1 << 19, 28)
@@ -163,6 +222,12 @@ def test_faults_of_the_caller_are_refused():
         ({"xavier": {"gain": 2.0}}, 0, 2 * (6 / 80) ** 0.5 / 3**0.5),
         ({"he": {}}, 0, (2 / 50) ** 0.5),
         ({"lecun": {"gain": 3.0}}, 0, 3 * (1 / 50) ** 0.5),
+        ({"xavier": {"distribution": "normal"}}, 0, (2 / 80) ** 0.5),
+        ({"he": {"distribution": "uniform", "gain": 0.5}}, 0, 0.5 * (2 / 50) ** 0.5),
+        ({"he": {"fan": "out"}}, 0, (2 / 30) ** 0.5),
+        ({"lecun": {"distribution": "uniform"}}, 0, (1 / 50) ** 0.5),
+        ({"truncated_normal": {}}, 0, 0.01 * 0.8796),
+        ({"truncated_normal": {"mean": 3.0, "deviation": 2.0, "low": -1.0, "high": 1.0}}, 3, 2 * 0.5396),
     ],
 )
 def test_initial_values(init, mean, deviation):
@@ -181,7 +246,7 @@ def test_initial_values(init, mean, deviation):
         ({}, "error: parameter W needs one kind of initial values, not 0 (" + ", ".join(INITIAL) + ")"),
         ({"xaver": {}}, "error: parameter W has unknown initial values xaver (" + ", ".join(INITIAL) + ")"),
         ({"uniform": {"low": 1}}, "error: initial values uniform of W have no high (it takes: low, high)"),
-        ({"he": {"gian": 1}}, "error: initial values he of W have an unknown gian (it takes: gain)"),
+        ({"he": {"gian": 1}}, "error: initial values he of W have an unknown gian (it takes: gain, distribution, fan)"),
         ({"zero": {"value": 1}}, "error: initial values zero of W have an unknown value (it takes: nothing)"),
     ],
 )

@@ -111,7 +111,7 @@ class LayerConfig:
     split: Splits | None
     loss_split: Splits | None
     pieces: Mapping[str, int]
-    init: Mapping[str, Mapping[str, float]] | None
+    init: Mapping[str, Mapping[str, Any]] | None
     shard: bool | None
     update_split: Splits | None
     place: Place = field(compare=False, repr=False)

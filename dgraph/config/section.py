@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from dgraph.config.reader import (
     Key,
     Reader,
     below,
     boolean,
+    choice,
     entries,
     fault,
     integer,
@@ -44,14 +46,20 @@ FRACTION = number("a number >= 0 and < 1", lambda value: 0 <= value < 1)
 COUNT = integer(1)
 FROM_ZERO = integer(0)
 
-_GAIN = {"gain": Key(POSITIVE, None)}
+_GAIN = {"gain": Key(POSITIVE, None), "distribution": Key(choice("uniform", "normal"), None)}
+_NORMAL = {"mean": Key(FINITE, 0.0), "deviation": Key(number("a number >= 0", lambda value: value >= 0), 0.01)}
 _INITS = {
     "zero": {},
     "constant": {"value": Key(FINITE)},
-    "normal": {"mean": Key(FINITE, 0.0), "deviation": Key(number("a number >= 0", lambda value: value >= 0), 0.01)},
+    "normal": _NORMAL,
+    "truncated_normal": {
+        **_NORMAL,
+        "low": Key(number("a number < 8", lambda value: value < 8), -2.0),
+        "high": Key(number("a number > -8", lambda value: value > -8), 2.0),
+    },
     "uniform": {"low": Key(FINITE), "high": Key(FINITE)},
     "xavier": _GAIN,
-    "he": _GAIN,
+    "he": {**_GAIN, "fan": Key(choice("in", "out"), None)},
     "lecun": _GAIN,
 }
 _OPTIMIZERS = {
@@ -144,10 +152,10 @@ def _check_sizes(split: Split, axes: Axes, tree: Tree, path: str) -> None:
         raise ConfigError(what, "one size a share", tree.place)
 
 
-def read_init(tree: Tree, path: str) -> Mapping[str, Mapping[str, float]]:
+def read_init(tree: Tree, path: str) -> Mapping[str, Mapping[str, Any]]:
     """{kind: arguments} of an initialisation."""
     kind, values = variant(tree, path, _INITS)
-    if kind == "uniform" and values["low"] >= values["high"]:
+    if "low" in values and values["low"] >= values["high"]:
         raise ConfigError(f"{path}: low must be below high", f"{values['low']} and {values['high']}", tree.place)
     given = {name: value for name, value in values.items() if value is not None}
     return MappingProxyType({kind: MappingProxyType(given)})

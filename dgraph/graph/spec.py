@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from dgraph.error import Place
 from dgraph.graph.node import EMPTY, Attributes, Split
@@ -39,7 +40,7 @@ class ParameterSpec:
     """
 
     name: str
-    init: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: EMPTY)
+    init: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: EMPTY)
     update: str | None = None
     update_split: Mapping[str, Split] | None = None
     shard: bool | None = None

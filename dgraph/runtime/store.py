@@ -7,6 +7,7 @@ here, once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Store:
     def initialise(self, graph: Graph, seed: int) -> None:
         """Draws the first values of all parameters and states by global index."""
         for parameter in graph.kept:
-            init: Mapping[str, Mapping[str, float]] = parameter.attributes["init"]
+            init: Mapping[str, Mapping[str, Any]] = parameter.attributes["init"]
             fan_in, fan_out = fans(graph, parameter.name)
             places = self.schedule.placement.places[parameter.name]
             for number in {places.read, places.write} - {None}:
