@@ -135,13 +135,13 @@ def test_linear_is_that_of_torch(data):
     compare(data, "linear", {"features": features}, {"input": dim}, function)
 
 
-def pooling(data, dilations):
+def pooling(data):
     """(input dim, attributes) of windows that PyTorch takes: its padding is at most half a window on both sides."""
     n, extents = spatial(data)
     attributes = {
         "size": [data.draw(st.integers(1, min(4, extent))) for extent in extents],
         "stride": data.draw(st.one_of(st.none(), st.just(per_dimension(data, len(extents), 1, 4)))),
-        "dilation": per_dimension(data, len(extents), 1, dilations),
+        "dilation": per_dimension(data, len(extents), 1, 3),
         "ceil": data.draw(st.booleans()),
     }
     reaches = [d * (k - 1) + 1 for k, d in zip(attributes["size"], attributes["dilation"], strict=True)]
@@ -186,7 +186,7 @@ def cut(output, dim):
 @many
 @given(st.data())
 def test_max_pool_is_that_of_torch(data):
-    dim, attributes = pooling(data, 3)
+    dim, attributes = pooling(data)
     result = output_dim("max_pool", attributes, dim)
     size, stride, dilation, ceil = (attributes[key] for key in ("size", "stride", "dilation", "ceil"))
 
@@ -202,8 +202,9 @@ def test_max_pool_is_that_of_torch(data):
 @many
 @given(st.data())
 def test_average_pool_is_that_of_torch(data):
-    dim, attributes = pooling(data, 1)
-    del attributes["dilation"]
+    dim, attributes = pooling(data)
+    if data.draw(st.booleans()):
+        attributes["dilation"] = 1
     counted = attributes["count_padding"] = data.draw(st.booleans())
     result = output_dim("average_pool", attributes, dim)
 
@@ -212,12 +213,31 @@ def test_average_pool_is_that_of_torch(data):
         return AVERAGE_POOL[len(dim) - 2](input, size, stride, padding, ceil, count_include_pad=counted)
 
     def function(input):
+        if attributes["dilation"] != 1:
+            return dilated_mean(input, attributes, result)
         output = cut(pooled(input, attributes, 0.0, pool), result)
         if counted or is_taken(attributes):
             return output
         return output / cut(pooled(torch.ones_like(input), attributes, 0.0, pool), result)
 
     compare(data, "average_pool", attributes, {"input": dim}, function)
+
+
+def dilated_mean(input, attributes, result):
+    """PyTorch has no dilated mean: the sums are those of a convolution with ones, over the padding and what lies behind it."""
+    pairs, size, stride, dilation = (attributes[key] for key in ("padding", "size", "stride", "dilation"))
+    channels, padding = input.shape[1], fold(pairs)
+    reaches = zip(result[2:], input.shape[2:], pairs, size, stride or size, dilation, strict=True)
+    behind = fold([(0, max(0, (m - 1) * s + d * (k - 1) + 1 - sum(pair) - n)) for m, n, pair, k, s, d in reaches])
+
+    def sums(values):
+        ones = torch.ones(channels, 1, *size, dtype=values.dtype)
+        conv = CONV[len(size)](F.pad(values, behind), ones, None, stride or size, 0, dilation, channels)
+        return cut(conv, result)
+
+    ones = torch.ones_like(input)
+    counts = sums(F.pad(ones, padding, value=float(attributes["count_padding"])))
+    return sums(F.pad(input, padding)) / counts
 
 
 @many

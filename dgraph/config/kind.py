@@ -50,7 +50,12 @@ def _plain(*names: str) -> Keys:
 _SIZE = Key(_per_dimension(1))
 _ONE = Key(_per_dimension(1), 1)
 _PADDING = Key(_read_padding, 0)
-_WINDOW = {"size": _SIZE, "stride": Key(_per_dimension(1), None), "padding": _PADDING}
+_WINDOW = {
+    "size": _SIZE,
+    "stride": Key(_per_dimension(1), None),
+    "padding": _PADDING,
+    **_plain("dilation", "ceil"),
+}
 _FILTER = {
     "channels": Key(_COUNT),
     "size": _SIZE,
@@ -94,8 +99,8 @@ KINDS: Mapping[str, Keys] = {
     "conv": _FILTER,
     "conv_transpose": {**_FILTER, "output_padding": _PADDING},
     "linear": {"features": Key(_COUNT)},
-    "max_pool": {**_WINDOW, **_plain("dilation", "ceil")},
-    "average_pool": {**_WINDOW, "count_padding": Key(boolean, False), **_plain("ceil")},
+    "max_pool": _WINDOW,
+    "average_pool": {**_WINDOW, "count_padding": Key(boolean, False)},
     "softmax": {"classes": Key(_COUNT), "bias": Key(boolean, False)},
     **PLAIN,
     **{kind: NORMS[name] for kind, name in NORM_KINDS.items()},

@@ -20,7 +20,7 @@ def pool_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     n, c, *extents = dims["input"]
     count = spatial_of(dims["input"])
     size, padding = attributes["size"], attributes["padding"]
-    stride, dilation = attributes["stride"] or size, attributes.get("dilation", (1,) * count)
+    stride, dilation = attributes["stride"] or size, attributes["dilation"]
     windows = _windows(tuple(extents), size, stride, dilation, padding, attributes["ceil"])
     h, i = spatial_labels(count), window_labels(count)
     return Access(
@@ -68,14 +68,14 @@ def global_max_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access
     )
 
 
-_WINDOW = {"size": COUNTS, "stride": POOL_STRIDE, "padding": PADDING, "ceil": flag(False)}
+_WINDOW = {"size": COUNTS, "stride": POOL_STRIDE, "padding": PADDING, "dilation": DILATION, "ceil": flag(False)}
 _LINES = (("result_dim", "output"), ("dist_input", "input"), ("dist_result", "output"))
 
 MAX_POOL = Op(
     name="max_pool",
     access=pool_access,
     inputs=("input",),
-    attributes=_WINDOW | {"dilation": DILATION},
+    attributes=_WINDOW,
     uncut=dict.fromkeys("lij", "the largest of a window is no sum of parts"),
     gradient=Gradient(reads=("input", "output"), of=("input",)),
     traced=_LINES,
