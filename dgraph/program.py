@@ -34,7 +34,7 @@ from dgraph.schedule.step import Schedule, make_schedule
 SHOWN_FINDINGS = 20
 CLASS_LOSSES = ("softmax", "cross_entropy", "negative_log_likelihood")
 TARGET_LOSSES = ("squared_error", "half_squared_norm", "absolute_error", "huber")
-"""Binary cross-entropy takes either kind of labels."""
+"""Binary cross-entropy takes either kind of labels: two classes, or targets from 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +210,9 @@ def _check_labels(graph: Graph, data: Description) -> None:
             hint = "give data a label_shape and no classes, or take another loss"
             what = f"node {node.name}: {node.op} needs real targets, the data has class numbers"
             raise ConfigError(what, hint).about(node.name)
+        if node.op == "binary_cross_entropy" and (data.classes or 0) > 2:
+            what = f"node {node.name}: {node.op} needs labels from 0 to 1, the data has {data.classes} classes"
+            raise ConfigError(what, "take softmax or cross_entropy").about(node.name)
         if node.op in CLASS_LOSSES and node.access.dims["input"][1] < (data.classes or 0):
             what = f"node {node.name}: {node.access.dims['input'][1]} classes are fewer than the data's {data.classes}"
             raise ConfigError(what, "every label needs a score").about(node.name, "attributes.classes")

@@ -214,3 +214,12 @@ def test_an_archive_has_labels_of_any_shape(tmp_path, save, order, dtype, given,
         assert labels.dtype == np.int64
     else:
         assert labels.dtype == (np.float32 if dtype == "float32" else np.float64)
+
+
+def test_an_archive_may_leave_out_the_one_channel_of_its_labels(tmp_path):
+    x, y = np.zeros((5, 2, 4, 3)), np.arange(60).reshape(5, 4, 3) % 7
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    spec = DataSpec("npz", path=str(tmp_path / "data.npz"), label_shape=(1, 4, 3), classes=7)
+    assert describe(spec) == Description(5, (2, 4, 3), 7, (1, 4, 3))
+    assert np.array_equal(open_source(spec).labels(np.arange(5), Rect((0, 1, 0), (1, 3, 3)))[:, 0], y[:, 1:])
+    assert describe(replace(spec, label_shape=None)).label_shape == (4, 3, 1)

@@ -45,7 +45,8 @@ def describe_npz(path: str, classes: int | None, label_shape: tuple[int, ...] | 
     """The numbers of an archive, from its headers.
 
     A y of fractions holds real targets, as does one of whole numbers where `label_shape` is given and `classes` is not; else y
-    holds class numbers, and without `classes` these are the highest label and one.
+    holds class numbers, and without `classes` these are the highest label and one. `label_shape` also says where the 1s of a
+    label shape are that y leaves out: with [1, H, W], y may be [n, H, W].
     """
     with _archive(path) as archive:
         x, y = _members(path, archive)
@@ -53,8 +54,14 @@ def describe_npz(path: str, classes: int | None, label_shape: tuple[int, ...] | 
             raise DataError(f"{path}: y is {y.dtype}", "class numbers are whole numbers; real targets have no classes")
         if classes is None and y.dtype.kind != "f" and label_shape is None:
             classes = _highest(path, _values(path, archive, y), None) + 1
-    shape = x.shape[1:]
-    return Description(x.shape[0], shape, classes, padded(y.shape[1:] or (1,), shape))
+    shape, own = x.shape[1:], y.shape[1:] or (1,)
+    if label_shape is not None and _without_ones(label_shape) == _without_ones(own):
+        own = label_shape
+    return Description(x.shape[0], shape, classes, padded(own, shape))
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(extent for extent in shape if extent > 1)
 
 
 def read_npz(path: str, classes: int | None) -> tuple[Array, Array]:
