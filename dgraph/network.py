@@ -18,6 +18,7 @@ from dgraph.ops import OPS
 from dgraph.plan.check import Finding
 from dgraph.program import Program, compile_config, plan_summary
 from dgraph.runtime.communicator import Communicator, OneRank
+from dgraph.summary import summarize
 from dgraph.train import TrainOptions, Worker, train
 from dgraph.verify import compare, one_rank, run_steps
 
@@ -45,6 +46,10 @@ class Network:
     def trace(self, rank: int) -> dict[str, Any]:
         """Every node of one rank with its dims and rects."""
         return dump(self.program.layout, rank, OPS)
+
+    def summary(self, depth: int | None = None) -> dict[str, Any]:
+        """Outputs, parameters and multiply-accumulates of every layer, and totals; `depth` folds blocks."""
+        return summarize(self.config, depth).plain()
 
     def verify(self, steps: int = 5) -> dict[str, Any]:
         """Relative differences to a run on one rank after some steps; the ranks are threads of this process."""

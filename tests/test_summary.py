@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import dgraph
 from dgraph.cli.main import main
 from dgraph.config import parse_config
 from dgraph.summary import summarize
@@ -109,3 +110,9 @@ def test_what_does_not_fit_is_told(tmp_path, capsys):
     assert exit_.value.code == 2
     assert error.startswith(f"{path}:8:")
     assert error.endswith("in block unit, used as stage.0, line 11)\n")
+
+
+def test_from_python(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(TEXT)
+    assert dgraph.load(path).summary(2) == summarize(parse_config(TEXT), 2).plain()
