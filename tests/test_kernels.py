@@ -1,6 +1,7 @@
 """Kernels of element-wise ops, pooling and losses: against loops over the iteration space, against
 central differences, pieces against the whole, in any memory order, and without allocating."""
 
+import math
 from itertools import pairwise, product
 
 import numpy as np
@@ -21,6 +22,16 @@ CASES = [
     ("relu", {}, (2, 3, 4, 5)),
     ("leaky_relu", {"slope": 0.2}, (2, 3, 4, 5)),
     ("leaky_relu", {"slope": 1.5}, (3, 4)),
+    ("threshold", {"at": 0.5}, (2, 3, 4, 5)),
+    ("prelu", {}, (2, 3, 4)),
+    ("prelu", {"spans": "NW"}, (2, 3, 2, 3)),
+    ("elu", {"alpha": 0.7}, (2, 3, 4, 5)),
+    ("softplus", {"beta": 2.0}, (2, 3, 4)),
+    ("gelu", {}, (2, 3, 4, 5)),
+    ("gelu", {"approximate": "tanh"}, (3, 4)),
+    ("silu", {}, (2, 3, 4, 5)),
+    ("softmax_activation", {}, (2, 5, 3, 2)),
+    ("softmax_activation", {"axis": "W"}, (2, 3, 4)),
     ("affine", {"bias": "C"}, (2, 3, 4, 5)),
     ("affine", {"bias": "CHW"}, (3, 2, 4, 5)),
     ("affine", {"bias": ""}, (2, 3, 4)),
@@ -47,7 +58,7 @@ CASES = [
     ("evaluate", {}, (6, 7, 1, 1)),
     ("evaluate", {}, (2, 6, 2, 3)),
 ]
-WITH_GRADIENT = [case for case in CASES if case[0] != "evaluate"]
+WITH_GRADIENT = [case for case in CASES if OPS[case[0]].gradient]
 
 
 def name_of(case):
@@ -105,13 +116,26 @@ def define_response(problem):
 
 def define_pointwise(problem):
     x = problem.values["input"]
-    slope = problem.attributes.get("slope")
+    slope, axis = problem.attributes.get("slope"), problem.attributes.get("axis")
+    erf, attributes = np.vectorize(math.erf), problem.attributes
+
+    def gelu():
+        cubic = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+        return x * (1 + (np.tanh(cubic) if attributes["approximate"] == "tanh" else erf(x / np.sqrt(2)))) / 2
+
     rules = {
         "identity": lambda: x,
         "logistic": lambda: 1 / (1 + np.exp(-x)),
         "tanh": lambda: np.tanh(x),
         "relu": lambda: np.where(x > 0, x, 0),
         "leaky_relu": lambda: np.where(x > 0, x, slope * x),
+        "threshold": lambda: x > attributes["at"],
+        "prelu": lambda: np.where(x > 0, x, problem.values["slope"] * x),
+        "elu": lambda: np.where(x > 0, x, attributes["alpha"] * np.expm1(x)),
+        "softplus": lambda: np.log1p(np.exp(attributes["beta"] * x)) / attributes["beta"],
+        "gelu": gelu,
+        "silu": lambda: x / (1 + np.exp(-x)),
+        "softmax_activation": lambda: np.exp(x) / np.exp(x).sum(axis, keepdims=True),
         "affine": lambda: problem.values["a"] * x + problem.values["b"],
     }
     return {"output": rules[problem.name]()}
