@@ -95,6 +95,7 @@ LAYERS = [
     "max_pool: {size: 3, stride: 2, ceil: true}, split: {W: [y, x]}",
     "average_pool: {size: 3, stride: 2, ceil: true, padding: 1, count_padding: true}, split: {W: [y, x]}",
     "average_pool: {size: [3, 1], stride: 2, ceil: true, padding: [[1, 2], 0]}, split: {H: y, I: x}",
+    "average_pool: {size: 2, stride: 1, dilation: 3, padding: 2}, split: {H: y, W: x}",
     "global_max_pool: {}, split: {C: [y, x]}",
     "global_max_pool: {}, nonlinearity: tanh",
     "local_response_norm: {size: 5, alpha: 0.5}, split: {C: [y, x]}",
