@@ -211,8 +211,8 @@ def test_a_data_node_of_the_config_takes_the_place_of_the_added_one():
     assert nodes["out.softmax"].inputs[1] == ("labels", "source.labels_output")
 
 
-def test_nothing_reads_a_softmax_layer():
-    with pytest.raises(ConfigError, match=r"^<string>:6:5: error: layer L cannot read the softmax layer end \(name"):
+def test_nothing_reads_a_loss():
+    with pytest.raises(ConfigError, match=r"^<string>:6:5: error: layer L cannot read the loss end \(name"):
         expanded("{name: end, softmax: {classes: 3}}", "{name: L, nonlinearity: tanh}", head=False)
 
 

@@ -94,6 +94,16 @@ PLAIN: Mapping[str, Keys] = {
     "upsample": _plain("scale", "mode"),
 }
 """Kinds that are one op, without parameters, of the same name (but for global_average_pool, which is a `mean`)."""
+_ERRORS: Mapping[str, Keys] = {
+    "cross_entropy": _plain("smoothing", "weight"),
+    "negative_log_likelihood": _plain("weight"),
+    "binary_cross_entropy": _plain("logits", "weight"),
+    "squared_error": _plain("weight"),
+    "half_squared_norm": _plain("weight"),
+    "absolute_error": _plain("weight"),
+    "huber": _plain("delta", "weight"),
+}
+LOSSES = ("softmax", *_ERRORS)
 KINDS: Mapping[str, Keys] = {
     "tiled": {"channels": Key(_COUNT), "tile": _SIZE, "size": _SIZE, "stride": _SIZE},
     "conv": _FILTER,
@@ -101,8 +111,9 @@ KINDS: Mapping[str, Keys] = {
     "linear": {"features": Key(_COUNT)},
     "max_pool": _WINDOW,
     "average_pool": {**_WINDOW, "count_padding": Key(boolean, False)},
-    "softmax": {"classes": Key(_COUNT), "bias": Key(boolean, False)},
+    "softmax": {"classes": Key(_COUNT), "bias": Key(boolean, False), **_plain("smoothing", "weight")},
     **PLAIN,
+    **_ERRORS,
     **{kind: NORMS[name] for kind, name in NORM_KINDS.items()},
 }
 _SLOPE = {"slope": Key(number("a number >= 0", lambda slope: slope >= 0), 0.01)}

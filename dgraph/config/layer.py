@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dgraph.config.kind import FILTERS, JOINS, KINDS, NONLINEARITIES, NORM_KINDS, NORMS, NOT_SAID, POOLS
+from dgraph.config.kind import FILTERS, JOINS, KINDS, LOSSES, NONLINEARITIES, NORM_KINDS, NORMS, NOT_SAID, POOLS
 from dgraph.config.path import item_name
 from dgraph.config.reader import (
     Key,
@@ -34,7 +34,6 @@ from dgraph.graph.node import EMPTY, Attributes
 from dgraph.graph.spec import NodeSpec, ParameterSpec
 
 WEIGHTED = (*FILTERS, "softmax")
-LOSSES = ("softmax",)
 _AFFINE_DEFAULTS = {
     "tiled": (True, "all"),
     "conv": (False, "C"),
@@ -43,7 +42,7 @@ _AFFINE_DEFAULTS = {
     "affine": (True, "C"),
 }
 _GOES_WITH = {
-    "loss_split": LOSSES,
+    "loss_split": ("softmax",),
     "init": WEIGHTED,
     "update_split": WEIGHTED,
     "shard": (*WEIGHTED, "affine", *NORM_KINDS),

@@ -13,8 +13,6 @@ layer's name and kind alone, so that splits, overrides and traces can rely on th
     *_pool            .pool .poolNL
     affine            .affine .affineNL                                  .a .b
     nonlinearity      .NL                                                (prelu: .slope)
-    softmax           .linear1 .linear1A .softmax .evaluate              .weights1 .bias1
-                      .evaluate.accuracy
     any other         .<kind> .<kind>NL
 """
 
@@ -30,7 +28,7 @@ from dgraph.config.schema import AffineConfig, LayerConfig, Nonlinearity
 from dgraph.graph.node import EMPTY, Attributes
 from dgraph.graph.spec import NodeSpec, ParameterSpec
 
-Init = Mapping[str, Mapping[str, float]]
+Init = Mapping[str, Mapping[str, Any]]
 Ports = tuple[tuple[str, str], ...]
 
 _OVER: Mapping[str, Mapping[str, Any]] = {
@@ -76,7 +74,7 @@ class Part:
 
 
 def expand_layer(layer: LayerConfig, tensors: Sequence[str], letters: str) -> Part:
-    """The part of a network that a layer of any kind but softmax stands for.
+    """The part of a network that a layer of any kind but a loss stands for.
 
     Parameters
     ----------
@@ -96,7 +94,7 @@ def expand_layer(layer: LayerConfig, tensors: Sequence[str], letters: str) -> Pa
         part = Part((NodeSpec(first, layer.kind, inputs, attributes=layer.attributes),), (), f"{first}.output")
     elif layer.kind in KINDS and layer.kind not in NORM_KINDS:
         op, attributes = _OP.get(layer.kind, (layer.kind, layer.attributes))
-        part = _then(part, first, op, attributes)
+        part = then(part, first, op, attributes)
     if layer.affine is not None:
         name = first if layer.kind == "affine" else f"{first}A"
         part = _affine(part, layer, layer.affine, name, letters)
@@ -105,71 +103,38 @@ def expand_layer(layer: LayerConfig, tensors: Sequence[str], letters: str) -> Pa
         first = f"{layer.name}.normalize" if layer.kind in NORM_KINDS else first
     if layer.nonlinearity is not None:
         part = _nonlinear(part, layer, layer.nonlinearity, f"{first}NL")
-    return replace(part, nodes=_placed(part.nodes, layer))
+    return replace(part, nodes=placed(part.nodes, layer))
 
 
-def expand_softmax(layer: LayerConfig, tensor: str, labels: str, number: int) -> Part:
-    """The part that a softmax layer stands for: scores, loss, metrics.
-
-    Parameters
-    ----------
-    layer : LayerConfig
-        Its split and pieces go to the linear node, its loss_split to loss and metrics.
-    tensor, labels : str
-        The tensor [N, C, spatial ...] and the class numbers [N, 1, ...] that it reads.
-    number : int
-        Which softmax layer it is, from 1: its update nodes are `update_W<number>` and `update_B<number>`.
-    """
-    weights = _parameter(layer, "weights1", layer.init or XAVIER, f"update_W{number}")
-    weights = replace(weights, update_split=layer.update_split)
-    part = Part((), (weights,), tensor)
-    features = {"features": layer.attributes["classes"]}
-    part = _then(part, f"{layer.name}.linear1", "linear", features, (("weights", weights.name),))
-    if layer.attributes["bias"]:
-        bias = _parameter(layer, "bias1", ZERO, f"update_B{number}")
-        part = replace(part, parameters=(weights, bias))
-        part = _then(part, f"{layer.name}.linear1A", "affine", {"bias": "C"}, (("b", bias.name),))
-    return Part(_placed((*part.nodes, *_loss(layer, str(part.output), labels)), layer), part.parameters, None)
-
-
-def _loss(layer: LayerConfig, scores: str, labels: str) -> tuple[NodeSpec, ...]:
-    softmax, evaluate = f"{layer.name}.softmax", f"{layer.name}.evaluate"
-    read = (("labels", labels), ("probability", f"{softmax}.probability"), ("loss", f"{softmax}.output"))
-    return (
-        NodeSpec(softmax, "softmax", (("input", scores), ("labels", labels)), split=layer.loss_split),
-        NodeSpec(evaluate, "evaluate", read, split=layer.loss_split),
-        NodeSpec(f"{evaluate}.accuracy", "accuracy", (("input", f"{evaluate}.output"),)),
-    )
-
-
-def _parameter(layer: LayerConfig, name: str, init: Init, update: str | None = None) -> ParameterSpec:
+def parameter(layer: LayerConfig, name: str, init: Init, update: str | None = None) -> ParameterSpec:
+    """A parameter of a layer."""
     return ParameterSpec(f"{layer.name}.{name}", init, update, shard=layer.shard, place=layer.place)
 
 
 def _weighted(part: Part, layer: LayerConfig, name: str) -> Part:
     rectified = layer.nonlinearity is not None and layer.nonlinearity.name in _RECTIFIERS
-    weights = _parameter(layer, "W", layer.init or (HE if rectified else XAVIER))
+    weights = parameter(layer, "W", layer.init or (HE if rectified else XAVIER))
     part = replace(part, parameters=(replace(weights, update_split=layer.update_split),))
-    return _then(part, name, layer.kind, layer.attributes, ((_WEIGHTS[layer.kind], weights.name),))
+    return then(part, name, layer.kind, layer.attributes, ((_WEIGHTS[layer.kind], weights.name),))
 
 
 def _affine(part: Part, layer: LayerConfig, affine: AffineConfig, name: str, letters: str) -> Part:
     bias = letters if affine.bias == "all" else affine.bias
-    scales = (_parameter(layer, "a", ONE),) if affine.scale else ()
-    biases = (_parameter(layer, "b", ZERO),) if bias else ()
+    scales = (parameter(layer, "a", ONE),) if affine.scale else ()
+    biases = (parameter(layer, "b", ZERO),) if bias else ()
     part = replace(part, parameters=(*part.parameters, *scales, *biases))
     ports = (*(("a", a.name) for a in scales), *(("b", b.name) for b in biases))
-    return _then(part, name, "affine", {"bias": bias} if bias else {}, ports)
+    return then(part, name, "affine", {"bias": bias} if bias else {}, ports)
 
 
 def _nonlinear(part: Part, layer: LayerConfig, nonlinearity: Nonlinearity, name: str) -> Part:
     """The part with a nonlinearity; prelu has a parameter."""
     op = _NONLINEARITY.get(nonlinearity.name, nonlinearity.name)
     if op != "prelu":
-        return _then(part, name, op, nonlinearity.attributes)
-    slope = _parameter(layer, "slope", QUARTER)
+        return then(part, name, op, nonlinearity.attributes)
+    slope = parameter(layer, "slope", QUARTER)
     part = replace(part, parameters=(*part.parameters, slope))
-    return _then(part, name, op, nonlinearity.attributes, (("slope", slope.name),))
+    return then(part, name, op, nonlinearity.attributes, (("slope", slope.name),))
 
 
 def expand_norm(part: Part, layer: LayerConfig, norm: Nonlinearity) -> Part:
@@ -180,25 +145,25 @@ def expand_norm(part: Part, layer: LayerConfig, norm: Nonlinearity) -> Part:
     over = {**_OVER[norm.name], **given}
     states = [(("running", f"{name}.running_{of}"),) if norm.name == "batch" else () for of in ("mean", "variance")]
     mean, variance = f"{name}.mean.output", f"{name}.variance.output"
-    part = _then(part, f"{name}.mean", "mean", over, states[0])
-    part = _then(replace(part, output=source), f"{name}.variance", "variance", over, (("mean", mean), *states[1]))
+    part = then(part, f"{name}.mean", "mean", over, states[0])
+    part = then(replace(part, output=source), f"{name}.variance", "variance", over, (("mean", mean), *states[1]))
     over = {key: value for key, value in over.items() if key != "momentum"}
     inputs: Ports = (("mean", mean), ("variance", variance))
     if affine:
-        scale, shift = _parameter(layer, "scale", ONE), _parameter(layer, "shift", ZERO)
+        scale, shift = parameter(layer, "scale", ONE), parameter(layer, "shift", ZERO)
         part = replace(part, parameters=(*part.parameters, scale, shift))
         inputs = (*inputs, ("scale", scale.name), ("shift", shift.name))
         over |= {"spans": "sample" if norm.name == "layer" else "C"}
-    return _then(replace(part, output=source), f"{name}.normalize", "normalize", over | epsilon, inputs)
+    return then(replace(part, output=source), f"{name}.normalize", "normalize", over | epsilon, inputs)
 
 
-def _then(part: Part, name: str, op: str, attributes: Attributes, inputs: Ports = ()) -> Part:
+def then(part: Part, name: str, op: str, attributes: Attributes, inputs: Ports = ()) -> Part:
     """The part with one more node, which reads what the part gave so far."""
     node = NodeSpec(name, op, (("input", str(part.output)), *inputs), attributes=MappingProxyType(dict(attributes)))
     return Part((*part.nodes, node), part.parameters, f"{name}.output")
 
 
-def _placed(nodes: tuple[NodeSpec, ...], layer: LayerConfig) -> tuple[NodeSpec, ...]:
+def placed(nodes: tuple[NodeSpec, ...], layer: LayerConfig) -> tuple[NodeSpec, ...]:
     """The nodes with the place of their layer, the first (of a norm: all three) with its split and pieces."""
     main = 3 if layer.kind in NORM_KINDS else 1
     return tuple(

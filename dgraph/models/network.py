@@ -11,10 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+from dgraph.config.kind import LOSSES
 from dgraph.config.schema import Config, LayerConfig
 from dgraph.error import ConfigError
 from dgraph.graph.spec import NodeSpec, ParameterSpec
-from dgraph.models.layer import Part, expand_layer, expand_softmax
+from dgraph.models.layer import Part, expand_layer
+from dgraph.models.loss import expand_loss, expand_softmax
 from dgraph.ops import OPS
 
 _ADDED = "data"
@@ -45,7 +47,7 @@ def expand(
     Raises
     ------
     ConfigError
-        At the place of the layer: an input that is a softmax layer, which gives nothing to read.
+        At the place of the layer: an input that is a loss, which gives nothing to read.
     """
     data = next((node for node in config.nodes if node.op == "data"), None)
     added = () if data else (_data_node(config, shape, label_shape),)
@@ -79,6 +81,8 @@ def _expand_layers(layers: Sequence[LayerConfig], raw: str, labels: str, letters
         if layer.kind == "softmax":
             softmaxes += 1
             part = expand_softmax(layer, tensors[0], labels, softmaxes)
+        elif layer.kind in LOSSES:
+            part = expand_loss(layer, tensors[0], labels)
         else:
             part = expand_layer(layer, tensors, letters)
         parts.append(part)
@@ -92,7 +96,7 @@ def _input(layer: LayerConfig, name: str, outputs: dict[str, str | None]) -> str
     tensor = outputs.get(name, name)
     if tensor is None:
         hint = "name another layer as its input"
-        raise ConfigError(f"layer {layer.name} cannot read the softmax layer {name}", hint, layer.place)
+        raise ConfigError(f"layer {layer.name} cannot read the loss {name}", hint, layer.place)
     return tensor
 
 
@@ -126,4 +130,4 @@ def _merge(own: Iterable[ParameterSpec], declared: Iterable[ParameterSpec]) -> t
 
 
 def _after(node: NodeSpec, order: tuple[tuple[str, str], ...]) -> NodeSpec:
-    return replace(node, inputs=(*node.inputs, *order)) if node.op == "evaluate" else node
+    return replace(node, inputs=(*node.inputs, *order)) if "params" in OPS[node.op].variadic else node

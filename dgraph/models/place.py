@@ -53,7 +53,7 @@ def _of_layer(config: Config, name: str, key: str) -> str | None:
 
 def _layer_key(layer: LayerConfig, part: str, key: str) -> str:
     """A node's key as its layer calls it."""
-    if key.startswith("split") and part in _LOSS:
+    if key.startswith("split") and part in _LOSS and layer.kind == "softmax":
         return f"loss_{key}"
     if key.startswith("inputs"):
         return "input" if layer.inputs is None else "inputs"

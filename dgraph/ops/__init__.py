@@ -6,12 +6,40 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from dgraph.graph.node import Op
-from dgraph.ops import contraction, frame, join, loss, nonlinearity, norm, pointwise, pool, reshape, response, shape
+from dgraph.ops import (
+    contraction,
+    error,
+    frame,
+    join,
+    loss,
+    metric,
+    nonlinearity,
+    norm,
+    pointwise,
+    pool,
+    reshape,
+    response,
+    shape,
+)
 
 OPS: Mapping[str, Op] = MappingProxyType(
     {
         op.name: op
-        for family in (frame, contraction, pointwise, pool, response, join, reshape, shape, nonlinearity, norm, loss)
+        for family in (
+            frame,
+            contraction,
+            pointwise,
+            pool,
+            response,
+            join,
+            reshape,
+            shape,
+            nonlinearity,
+            norm,
+            loss,
+            error,
+            metric,
+        )
         for op in family.OPS
     }
 )

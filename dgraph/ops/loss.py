@@ -1,6 +1,7 @@
-"""Softmax cross-entropy and its metrics.
+"""Losses of class numbers: cross-entropy of scores, and of probabilities.
 
-In: dims of scores and labels. Out: access maps; the classes of one sample are never cut.
+In: dims of scores or probabilities [N, K, spatial ...] and of labels [N, 1, spatial ...]. Out: access maps; the classes of one
+sample are never cut. Promise: samples with a negative class number count nowhere, but means are over the whole batch.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dgraph.error import ConfigError
-from dgraph.graph.access import ZERO, Space, label
+from dgraph.graph.access import ZERO, Space
 from dgraph.graph.node import Access, Attributes, Dim, Gradient, Op
+from dgraph.ops.attribute import number
 from dgraph.ops.label import labels_map, spatial_labels, spatial_of
 
-METRICS = ("loss", "correct", "correct_in_top_5", "samples")
+WEIGHT = number(1.0, "a number >= 0", lambda value: value >= 0)
+"""What a loss and its gradient are multiplied by."""
+WHOLE_SAMPLE = {"k": "a sample's probabilities need all of its classes"}
 
 
-def _check_labels(scores: Dim, labels: Dim) -> None:
+def check_classes(scores: Dim, labels: Dim) -> None:
+    """Raises ConfigError unless there is one class number a place."""
     wanted = (scores[0], 1, *scores[2:])
     if labels != wanted:
         raise ConfigError(
@@ -23,83 +28,49 @@ def _check_labels(scores: Dim, labels: Dim) -> None:
         )
 
 
-def softmax_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
-    """`probability[n, k, h] = exp(in) / sum over k`, `output = mean over n, h of -log probability[label]`."""
+def likelihood_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
+    """`output = mean over n, h of -log in[n, label[n, h], h]`."""
     dim = dims["input"]
-    _check_labels(dim, dims["labels"])
     h = spatial_labels(spatial_of(dim))
-    scores = labels_map("n", "k", *h)
+    check_classes(dim, dims["labels"])
     return Access(
         Space(("n", "k", *h), dim),
-        {
-            "input": scores,
-            "labels": labels_map("n", "0", *h),
-            "probability": scores,
-            "output": (ZERO,) * len(dim),
-        },
-        {"input": dim, "labels": dims["labels"], "probability": dim, "output": (1,) * len(dim)},
+        {"input": labels_map("n", "k", *h), "labels": labels_map("n", "0", *h), "output": (ZERO,) * len(dim)},
+        {"input": dim, "labels": dims["labels"], "output": (1,) * len(dim)},
     )
 
 
-def evaluate_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
-    """Sums over valid samples (label >= 0): METRICS, in this order. `params` is read in order only: the metrics belong to the
-    parameters before their update."""
-    dim = dims["probability"]
-    _check_labels(dim, dims["labels"])
-    h = spatial_labels(spatial_of(dim))
+def softmax_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
+    """`probability[n, k, h] = exp(in) / sum over k`, `output = mean over n, h of -sum over k of target log probability`; the target
+    is `1 - smoothing` at the label, and `smoothing / K` more for every class (Szegedy et al. 2016, section 7)."""
+    plain = likelihood_access(attributes, dims)
     return Access(
-        Space(("n", "k", *h, "m"), (*dim, len(METRICS))),
-        {
-            "labels": labels_map("n", "0", *h),
-            "probability": labels_map("n", "k", *h),
-            "output": (label("m"), *(ZERO,) * (len(dim) - 1)),
-            "loss": (ZERO,) * len(dim),
-            "params": (),
-        },
-        {
-            "labels": dims["labels"],
-            "probability": dim,
-            "loss": (1,) * len(dim),
-            "output": (len(METRICS), *(1,) * (len(dim) - 1)),
-        },
+        plain.space,
+        {**plain.maps, "probability": plain.maps["input"]},
+        {**plain.dims, "probability": plain.dims["input"]},
     )
 
-
-def accuracy_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
-    """Reads all metrics; what a run reports comes from here."""
-    dim = dims["input"]
-    names = tuple(f"x{d}" for d in range(len(dim)))
-    return Access(Space(names, dim), {"input": labels_map(*names)}, {"input": dim, "result": ()})
-
-
-_WHOLE_SAMPLE = {"k": "a sample's probabilities need all of its classes"}
 
 SOFTMAX = Op(
     name="softmax",
     access=softmax_access,
     inputs=("input", "labels"),
     outputs=("probability", "output"),
-    uncut=_WHOLE_SAMPLE,
+    attributes={"smoothing": number(0.0, "a number from 0 to 1", lambda value: 0 <= value <= 1), "weight": WEIGHT},
+    uncut=WHOLE_SAMPLE,
     gradient=Gradient(reads=("labels", "probability"), of=("input",)),
     loss="output",
     flops=4,
     traced_gradient=(("result_dim", "output"), ("dist_result", "input.delta")),
 )
-EVALUATE = Op(
-    name="evaluate",
-    access=evaluate_access,
-    inputs=("labels", "probability", "loss", "params"),
-    outputs=("output",),
-    variadic=("params",),
-    optional=("params",),
-    shown={"loss": "output"},
-    uncut=_WHOLE_SAMPLE | {"m": "the metrics of a sample are found together"},
+NEGATIVE_LOG_LIKELIHOOD = Op(
+    name="negative_log_likelihood",
+    access=likelihood_access,
+    inputs=("input", "labels"),
+    attributes={"weight": WEIGHT},
+    uncut=WHOLE_SAMPLE,
+    gradient=Gradient(reads=("input", "labels"), of=("input",)),
+    loss="output",
+    traced_gradient=(("result_dim", "output"), ("dist_result", "input.delta")),
 )
-ACCURACY = Op(
-    name="accuracy",
-    access=accuracy_access,
-    inputs=("input",),
-    outputs=(),
-    traced=(("result_dim", "result"),),
-)
-OPS = (SOFTMAX, EVALUATE, ACCURACY)
+OPS = (SOFTMAX, NEGATIVE_LOG_LIKELIHOOD)

@@ -6,9 +6,11 @@ from types import MappingProxyType
 from dgraph.kernels.call import Kernel
 from dgraph.kernels.numpy import (
     contraction,
+    error,
     global_pool,
     join,
     loss,
+    metric,
     nonlinearity,
     norm,
     pointwise,
@@ -36,6 +38,8 @@ KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
             upsample,
             norm,
             loss,
+            error,
+            metric,
         )
         for key, kernel in family.KERNELS.items()
     }

@@ -17,7 +17,7 @@ import numpy as np
 from dgraph.kernels.call import Action, Array, Call, Kernel
 from dgraph.kernels.numpy.block import Carver, Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent, Rule, assign_or_add, delivered, nbytes, sum_nbytes, sum_of
-from dgraph.kernels.numpy.loss import K, Shelf
+from dgraph.kernels.numpy.classes import K, Shelf
 from dgraph.kernels.numpy.normal import normal
 from dgraph.kernels.numpy.pointwise import Attributes, Pointwise, always, given, logistic, lowest, pair, spread
 
