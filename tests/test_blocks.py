@@ -393,6 +393,16 @@ REFUSED = {
         "\n  b: {parameters: {f: }, layers: [{name: c, nonlinearity: $f}]}",
         ":7:46: error: layers.s.0.each.f must be a list of 3, not a list of 2 (one value a copy)",
     ),
+    "input and inputs": (
+        "{name: s, block: {unit: {channels: 3}}, input: data, inputs: [data]}",
+        UNIT,
+        ":11:52: error: layers.s has both input and inputs (one of them)",
+    ),
+    "no inputs": (
+        "{name: s, add: {}, inputs: []}",
+        "",
+        ":6:32: error: layers.s.inputs must be a list of layers, not an empty list",
+    ),
     "key of a layer": (
         "{name: s, blok: unit}",
         UNIT,

@@ -213,6 +213,8 @@ class _Expansion:
         key = "inputs" if "inputs" in given else "input"
         if key not in given:
             return []
+        if "inputs" in given and "input" in given:
+            raise ConfigError(f"layers.{name} has both input and inputs", "one of them", given["input"].place)
         found = self._resolve(given[key], scope, name)
         if not found:
             raise fault(given[key], f"layers.{name}.{key}", "a list of layers")
