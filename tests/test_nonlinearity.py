@@ -1,4 +1,4 @@
-"""Nonlinearities, affine and the softmax loss against PyTorch; the tails of the normal distribution; what cannot be trained."""
+"""Nonlinearities, affine and the softmax loss against PyTorch; tails and large values; networks of them on any layout."""
 
 from math import erfc, sqrt
 
@@ -9,6 +9,10 @@ from hypothesis import strategies as st
 
 from dgraph.kernels.numpy.normal import normal
 from dgraph.ops.letter import letters_of
+from dgraph.program import compile_config
+from dgraph.verify import compare as difference
+from dgraph.verify import one_rank, run_steps
+from tests.networks import config_text, load
 from tests.peer import compare, dims, torch
 from tests.problem import Problem
 
@@ -37,7 +41,9 @@ def test_nonlinearity_is_that_of_torch(name, data):
     attributes = {key: data.draw(values) for key, values in given_attributes.items()}
     scale = data.draw(st.sampled_from([1, 10]))
     values = {"input": lambda random, dim: scale * random.normal(size=dim)}
-    compare(data, name, attributes, {"input": data.draw(DIMS)}, lambda input: function(input, **attributes), values=values)
+    compare(
+        data, name, attributes, {"input": data.draw(DIMS)}, lambda input: function(input, **attributes), values=values
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -126,3 +132,25 @@ def test_a_softmax_of_large_values_is_sound():
 def test_not_a_number_stays(name):
     problem = Problem((name, {}, (1, 3)), values={"input": [[np.nan, 1, 2]]})
     assert np.isnan(problem.run()["output"][0, 0]) or name == "threshold"
+
+
+NETWORK = [
+    "{name: A, conv: {channels: 4, size: 3, padding: 1}, nonlinearity: gelu, split: {H: y, W: x}}",
+    "{name: B, conv: {channels: 5, size: 3}, nonlinearity: {prelu: {spans: CH}}, split: {O: y, C: x}}",
+    "{name: C, conv: {channels: 3, size: 1}, nonlinearity: {elu: {alpha: 0.5}}, split: {N: [y, x]}}",
+    "{name: D, conv: {channels: 6, size: 1, groups: 3}, nonlinearity: silu, split: {O: [y, x]}}",
+    "{name: E, nonlinearity: softmax, split: {H: y, N: x}}",
+    "{name: F, nonlinearity: {softmax: {axis: W}}, split: {C: y, H: x}}",
+    "{name: G, nonlinearity: {gelu: {approximate: tanh}}, split: {W: x, C: y}}",
+    "{name: H, linear: {features: 7}, nonlinearity: softplus, split: {C: y, K: x}, init: {he: {distribution: uniform}}}",
+    "{name: I, linear: {features: 4}, nonlinearity: prelu, init: {truncated_normal: {deviation: 0.3}}}",
+    "{name: out, softmax: {classes: 3}}",
+]
+
+
+@pytest.mark.parametrize("mesh", ["{y: 1, x: 2}", "{y: 2, x: 2}", "{y: 3, x: 2}"])
+def test_any_layout_gives_the_result_of_one_rank(mesh):
+    config = load(config_text(NETWORK, mesh))
+    assert compile_config(config).check()[0] == []
+    result = difference(run_steps(config, 3), run_steps(one_rank(config), 3))
+    assert result["worst"] <= 1e-10, result
