@@ -172,6 +172,8 @@ class _Expansion:
         """Writes out the layers of a block; its output."""
         path = f"layers.{name}"
         given = record(entry, path, _KEYS)
+        if given["input"] and given["inputs"]:
+            raise ConfigError(f"{path} has both input and inputs", "one of them", given["input"].place)
         block, arguments = self._called(given["block"], scope)
         if block.name in scope.chain:
             chain = " -> ".join((*scope.chain, block.name))
@@ -213,8 +215,6 @@ class _Expansion:
         key = "inputs" if "inputs" in given else "input"
         if key not in given:
             return []
-        if "inputs" in given and "input" in given:
-            raise ConfigError(f"layers.{name} has both input and inputs", "one of them", given["input"].place)
         found = self._resolve(given[key], scope, name)
         if not found:
             raise fault(given[key], f"layers.{name}.{key}", "a list of layers")
