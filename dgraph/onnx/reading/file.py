@@ -32,8 +32,6 @@ DTYPES: Mapping[int, str] = {
     onnx.TensorProto.INT32: "int32",
     onnx.TensorProto.BOOL: "bool",
 }
-LONGEST = 1 << 40
-"""More elements than any tensor has."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +123,6 @@ def _input(info: onnx.ValueInfoProto, path: Path) -> Input:
     if not kind.HasField("shape"):
         raise ConfigError(f"{path}: input {info.name} has no shape", "its number of dimensions must be known")
     dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
-    if any(n is not None and n < 1 for n in dims) or prod(n or 1 for n in dims) > LONGEST:
-        raise ConfigError(
-            f"{path}: input {info.name} has dim {list(dims)}", "every extent is at least 1, and not too large"
-        )
     return Input(info.name, dims, DTYPES[kind.elem_type])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from dgraph.onnx.reading.node import Node
 _READ: Mapping[str, Callable[[Intake, Node], None]] = {**window.READ, **pointwise.READ, **shape.READ, **norm.READ}
 _STANDARD = ("", "ai.onnx")
 _REAL = ("float32", "float64")
+LONGEST = 1 << 40
+"""More elements than any tensor has."""
 _NUMBERS = {
     "value_float": "float32",
     "value_floats": "float32",
@@ -118,4 +121,9 @@ def _dim(one: Input, batch: int, path: Path) -> Dim:
     if not dim or None in dim:
         shown = ", ".join("?" if n is None else str(n) for n in dim)
         raise ConfigError(f"{path}: input {one.name} has dim [{shown}]", "only the first extent may be open")
-    return tuple(n for n in dim if n is not None)
+    known = tuple(n for n in dim if n is not None)
+    if min(known) < 1 or prod(known) > LONGEST:
+        raise ConfigError(
+            f"{path}: input {one.name} has dim {list(known)}", "every extent is at least 1, and not too large"
+        )
+    return known

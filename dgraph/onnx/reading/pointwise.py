@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dgraph.graph.node import EMPTY, Attributes
+from dgraph.onnx.reading.file import DTYPES
 from dgraph.onnx.reading.intake import Intake
 from dgraph.onnx.reading.node import Node
 from dgraph.onnx.reading.window import shift
@@ -30,6 +31,21 @@ def _numbered(intake: Intake, node: Node, op: str, key: str, default: float) -> 
 
 def _gelu(intake: Intake, node: Node) -> None:
     _plain(intake, node, "gelu", {"approximate": node.expect("approximate", "none", "tanh")})
+
+
+def _swish(intake: Intake, node: Node) -> None:
+    if node.number("alpha", 1.0) != 1:
+        raise node.refuse(f"attribute alpha is {node.number('alpha', 1.0)}", "supported: 1")
+    _plain(intake, node, "silu")
+
+
+def _cast(intake: Intake, node: Node) -> None:
+    """A cast to the type that all of the network has."""
+    node.take("saturate")
+    kind = DTYPES.get(node.take("to"))
+    if kind != intake.dtype:
+        raise node.refuse(f"attribute to is {kind or 'another type'}", f"the network is of type {intake.dtype}")
+    _plain(intake, node, "identity")
 
 
 def _softmax(intake: Intake, node: Node) -> None:
@@ -104,6 +120,8 @@ READ: Mapping[str, Read] = {
     "LeakyRelu": partial(_numbered, op="leaky_relu", key="slope", default=0.01),
     "Elu": partial(_numbered, op="elu", key="alpha", default=1.0),
     "Gelu": _gelu,
+    "Swish": _swish,
+    "Cast": _cast,
     "Softmax": _softmax,
     "PRelu": _prelu,
     "Add": partial(_joined, op="add"),

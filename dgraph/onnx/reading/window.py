@@ -82,7 +82,7 @@ def _conv_transpose(intake: Intake, node: Node) -> None:
     ones, zeros = [1] * len(size), [0] * len(size)
     stride, dilation = node.numbers("strides", ones), node.numbers("dilations", ones)
     beyond, groups = node.numbers("output_padding", zeros), node.take("group", 1)
-    padding = _transposed_padding(node, extents, size, stride, dilation, beyond)
+    padding, beyond = _transposed_padding(node, extents, size, stride, dilation, beyond)
     attributes = {
         "channels": int(filters.shape[1]) * groups,
         "size": size,
@@ -96,22 +96,21 @@ def _conv_transpose(intake: Intake, node: Node) -> None:
 
 
 def _transposed_padding(node: Node, extents: Sequence[int], size: Sequence[int], stride: Sequence[int],
-                        dilation: Sequence[int], beyond: Sequence[int]) -> Pairs:  # fmt: skip
-    """Padding of a transposed convolution, also from the shape that is wanted."""
-    reach = [
-        s * (n - 1) + b + d * (k - 1) + 1 for n, k, s, d, b in zip(extents, size, stride, dilation, beyond, strict=True)
-    ]
+                        dilation: Sequence[int], beyond: list[int]) -> tuple[Pairs, list[int]]:  # fmt: skip
+    """Padding of a transposed convolution and what it has beyond its windows, also from the shape that is wanted."""
     wanted = node.take("output_shape")
     automatic = node.expect("auto_pad", *_AUTOMATIC)
     if wanted is None and automatic in ("NOTSET", "VALID"):
-        return _pairs(node, extents, size, stride, dilation)
+        return _pairs(node, extents, size, stride, dilation), beyond
     node.take("pads")
+    windows = zip(extents, size, stride, dilation, beyond, strict=True)
+    reach = [s * (n - 1) + b + d * (k - 1) + 1 for n, k, s, d, b in windows]
     shape = list(wanted)[-len(size) :] if wanted else [n * s for n, s in zip(extents, stride, strict=True)]
-    whole = [r - n for r, n in zip(reach, shape, strict=True)]
-    if min(whole) < 0:
-        raise node.refuse(f"an output of {shape} is more than the windows reach, {reach}")
+    missing = [n - r for r, n in zip(reach, shape, strict=True)]
     # The larger half stands at the end for SAME_UPPER alone: so says the operator's definition.
-    return [_halves(n, "SAME_UPPER" if automatic == "SAME_UPPER" else "SAME_LOWER") for n in whole]
+    side = "SAME_UPPER" if automatic == "SAME_UPPER" else "SAME_LOWER"
+    padding = [_halves(max(0, -n), side) for n in missing]
+    return padding, [b + max(0, n) for b, n in zip(beyond, missing, strict=True)]
 
 
 def biased(intake: Intake, node: Node, op: str, attributes: Mapping[str, Any], weights: tuple[str, str]) -> None:

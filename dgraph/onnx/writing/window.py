@@ -55,7 +55,7 @@ def _linear(draft: Draft, node: OpNode) -> None:
     bias, output = _biased(draft, node)
     given = source(node)
     if spatial:
-        given = draft.node("Flatten", [given], f"{node.name}.flat", f"{node.name}.flatten")
+        given = draft.node("Flatten", [given], f"{node.name}.flat", f"{node.name}.flatten", {"axis": 1})
     flat = f"{node.name}.features" if spatial else output
     draft.node("Gemm", [given, weights, *bias], flat, node.name, {"transB": 1})
     if spatial:
