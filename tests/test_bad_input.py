@@ -67,6 +67,7 @@ ARCHIVES = {
     "data_label_classes": npz(),
     "data_label_fraction": npz(y=np.zeros(12)),
     "data_label_fraction_of_classes": npz(y=np.zeros(12)),
+    "data_label_infinite": npz(y=np.full(12, np.inf)),
     "data_label_shape": npz(y=np.zeros((12, 1, 4), int)),
     "data_label_dimensions": npz(y=np.zeros((12, 1, 1, 1, 1), int)),
     "data_no_samples": npz(x=np.zeros((0, 1, 4, 4)), y=np.zeros(0, int)),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dgraph.error import RunError
 from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.thread import run_threads
 from dgraph.train import Worker
@@ -91,3 +92,28 @@ def test_a_rank_gets_the_labels_of_its_rect_alone():
     for rect, found in run_threads(4, labels):
         assert rect.size[2:] in ((5, 4), (4, 4))
         assert np.array_equal(found, everything[rect.slices()])
+
+
+TARGETS = """
+dtype: float64
+mesh: {p: 2}
+data: {source: synthetic, shape: [3], label_shape: [2], batch: 4, samples: 6, shares: {train: 1}}
+layers:
+  - {name: l, linear: {features: 2}, split: {N: p}}
+  - {name: loss, squared_error: {}}
+train: {optimizer: {sgd: {rate: 1}}, steps: 1}
+"""
+
+
+def test_real_targets_train_alike_in_a_partial_batch():
+    assert_equal(TARGETS, 4)
+
+
+def test_a_sample_that_is_not_there_is_not_blamed():
+    def first(communicator):
+        worker = Worker(program(TARGETS), communicator)
+        worker.engine.store.writing("l.W")[1][...] = np.inf
+        worker.train_step(np.array([0, 1, -1, -1]))
+
+    with pytest.raises(RunError, match=r"infinity is l\.linear"):
+        run_threads(2, first)
