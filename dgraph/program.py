@@ -32,7 +32,7 @@ from dgraph.schedule.check import check_progress, postings
 from dgraph.schedule.step import Schedule, make_schedule
 
 SHOWN_FINDINGS = 20
-CLASS_LOSSES = ("softmax", "cross_entropy", "negative_log_likelihood")
+CLASS_LOSSES = ("softmax", "negative_log_likelihood")
 TARGET_LOSSES = ("squared_error", "half_squared_norm", "absolute_error", "huber")
 """Binary cross-entropy takes either kind of labels: two classes, or targets from 0 to 1."""
 
