@@ -34,8 +34,7 @@ NETWORKS = {
         "{name: joined, concat: {axis: C}, inputs: [A, B, C, D], split: {C: [y, x]}}",
         "{name: F, flatten: {}, split: {N: x, C: y}}",
         "{name: G, linear: {features: 5}, nonlinearity: tanh, split: {K: y, N: x}}",
-        "{name: Z, reshape: {shape: [0, -1, 1, 1]}}",
-        "{name: out, softmax: {classes: 3}, split: {N: [x, y]}}",
+        "{name: out, softmax: {classes: 3}, split: {K: [x, y]}, loss_split: {N: y}}",
     ],
     "followed branches": [
         "{name: A, conv: {channels: 5, size: 1}, input: data, split: {O: [y, x]}}",
@@ -81,7 +80,7 @@ NETWORKS = {
         f"{{name: A, conv: {{channels: 3, size: 1}}, nonlinearity: tanh, {SPATIAL}}}",
         "{name: R, reshape: {shape: [0, 8, 24]}, split: {N: [y, x]}}",
         "{name: S, reshape: {shape: [9, -1, 8]}}",
-        "{name: T, reshape: {shape: [6, 3, 64, 1]}, split: {}}",
+        "{name: T, reshape: {shape: [6, 3, 64]}}",
         "{name: out, softmax: {classes: 3}, split: {N: x, C: y}}",
     ],
 }

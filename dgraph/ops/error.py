@@ -1,8 +1,8 @@
 """Losses that compare element by element: of real targets, and binary cross-entropy.
 
-In: dims of the input and of labels, which are the same. Out: access maps in which every label may be cut: each piece adds its
-part of the mean. Promise: elements whose label is not there (NaN; of binary cross-entropy also < 0) count nowhere, but the mean is
-over the whole batch.
+In: dims of the input and of labels, which are the same but for last extents of 1. Out: access maps in which every label may be cut:
+each piece adds its part of the mean. Promise: elements whose label is not there (NaN; of binary cross-entropy also < 0) count
+nowhere, but the mean is over the whole batch.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dgraph.error import ConfigError
 from dgraph.graph.access import ZERO, Space
 from dgraph.graph.node import EMPTY, Access, Attribute, Attributes, Dim, Gradient, Op
 from dgraph.ops.attribute import flag, positive
-from dgraph.ops.label import dimension_labels, labels_map
+from dgraph.ops.label import dimension_labels, is_alike, labels_map, with_ndim
 from dgraph.ops.loss import WEIGHT
 
 
 def check_targets(dim: Dim, labels: Dim) -> None:
     """Raises ConfigError unless there is one label an element."""
-    if labels != dim:
+    if not is_alike(labels, dim):
         what = f"labels of dim {list(labels)} do not fit an input of dim {list(dim)}"
         raise ConfigError(what, "they must have the same dim")
 
@@ -32,8 +32,8 @@ def error_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     same = labels_map(*names)
     return Access(
         Space(names, dim),
-        {"input": same, "labels": same, "output": (ZERO,) * len(dim)},
-        {"input": dim, "labels": dim, "output": (1,) * len(dim)},
+        {"input": same, "labels": with_ndim(same, len(dims["labels"])), "output": (ZERO,) * len(dim)},
+        {"input": dim, "labels": dims["labels"], "output": (1,) * len(dim)},
     )
 
 

@@ -43,6 +43,17 @@ def labels_map(*names: str) -> Map:
     return tuple(ZERO if name == "0" else label(name) for name in names)
 
 
+def is_alike(dim: Dim, other: Dim) -> bool:
+    """Whether two dims are the same but for last extents of 1."""
+    longest = max(len(dim), len(other))
+    return (*dim, *(1,) * longest)[:longest] == (*other, *(1,) * longest)[:longest]
+
+
+def with_ndim(index: Map, ndim: int) -> Map:
+    """A map of an operand whose last dimensions, those more or fewer than the map's, have extents of 1."""
+    return (*index, *(ZERO,) * ndim)[:ndim]
+
+
 def spatial_of(dim: Dim) -> int:
     """How many spatial dimensions a tensor [N, C, spatial ...] has."""
     if not 2 <= len(dim) <= 5:

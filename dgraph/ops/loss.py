@@ -1,7 +1,8 @@
 """Losses of class numbers: cross-entropy of scores, and of probabilities.
 
-In: dims of scores or probabilities [N, K, spatial ...] and of labels [N, 1, spatial ...]. Out: access maps; the classes of one
-sample are never cut. Promise: samples with a negative class number count nowhere, but means are over the whole batch.
+In: dims of scores or probabilities [N, K, spatial ...] and of labels [N, 1, spatial ...], which may have more or fewer last extents
+of 1. Out: access maps; the classes of one sample are never cut. Promise: samples with a negative class number count nowhere, but
+means are over the whole batch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dgraph.error import ConfigError
 from dgraph.graph.access import ZERO, Space
 from dgraph.graph.node import Access, Attributes, Dim, Gradient, Op
 from dgraph.ops.attribute import number
-from dgraph.ops.label import labels_map, spatial_labels, spatial_of
+from dgraph.ops.label import is_alike, labels_map, spatial_labels, spatial_of, with_ndim
 
 WEIGHT = number(1.0, "a number >= 0", lambda value: value >= 0)
 """What a loss and its gradient are multiplied by."""
@@ -22,7 +23,7 @@ WHOLE_SAMPLE = {"k": "a sample's probabilities need all of its classes"}
 def check_classes(scores: Dim, labels: Dim) -> None:
     """Raises ConfigError unless there is one class number a place."""
     wanted = (scores[0], 1, *scores[2:])
-    if labels != wanted:
+    if not is_alike(labels, wanted):
         raise ConfigError(
             f"labels of dim {list(labels)} do not fit scores of dim {list(scores)}", f"wanted is {list(wanted)}"
         )
@@ -33,9 +34,10 @@ def likelihood_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access
     dim = dims["input"]
     h = spatial_labels(spatial_of(dim))
     check_classes(dim, dims["labels"])
+    index = with_ndim(labels_map("n", "0", *h), len(dims["labels"]))
     return Access(
         Space(("n", "k", *h), dim),
-        {"input": labels_map("n", "k", *h), "labels": labels_map("n", "0", *h), "output": (ZERO,) * len(dim)},
+        {"input": labels_map("n", "k", *h), "labels": index, "output": (ZERO,) * len(dim)},
         {"input": dim, "labels": dims["labels"], "output": (1,) * len(dim)},
     )
 

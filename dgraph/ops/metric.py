@@ -22,7 +22,7 @@ from dgraph.graph.access import ZERO, Map, Space, label
 from dgraph.graph.node import Access, Attributes, Dim, Op
 from dgraph.ops.attribute import flag
 from dgraph.ops.error import check_targets
-from dgraph.ops.label import dimension_labels, labels_map, spatial_labels, spatial_of
+from dgraph.ops.label import dimension_labels, labels_map, spatial_labels, spatial_of, with_ndim
 from dgraph.ops.loss import WHOLE_SAMPLE, check_classes
 
 UNIT = 1 << 12
@@ -64,7 +64,7 @@ def evaluate_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     dim, labels = dims["probability"], dims["labels"]
     check_classes(dim, labels)
     h = spatial_labels(spatial_of(dim))
-    maps = {"labels": labels_map("n", "0", *h), "probability": labels_map("n", "k", *h)}
+    maps = {"labels": with_ndim(labels_map("n", "0", *h), len(labels)), "probability": labels_map("n", "k", *h)}
     return _metrics("evaluate", ("n", "k", *h), dim, maps, {"labels": labels, "probability": dim})
 
 
@@ -93,11 +93,13 @@ def sum_targets_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Acces
 
 
 def _by_element(op: str, dims: Mapping[str, Dim]) -> Access:
-    dim = dims["input"]
-    check_targets(dim, dims["labels"])
+    dim, labels = dims["input"], dims["labels"]
+    check_targets(dim, labels)
     names = dimension_labels(len(dim))
     same = labels_map(*names)
-    return _metrics(op, names, dim, {"input": same, "labels": same}, {"input": dim, "labels": dim})
+    return _metrics(
+        op, names, dim, {"input": same, "labels": with_ndim(same, len(labels))}, {"input": dim, "labels": labels}
+    )
 
 
 def accuracy_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:

@@ -80,6 +80,11 @@ def parts(array: Array) -> Iterator[tuple[slice, ...]]:
             yield block.slices()
 
 
+def alike(array: Array, other: Array) -> Array:
+    """A view of an array with more or fewer last dimensions of extent 1: as many as another has."""
+    return array.reshape((*array.shape, *(1,) * other.ndim)[: other.ndim])
+
+
 def is_dense(view: Array) -> bool:
     """Whether its elements are a run of memory, in whatever order of axes."""
     return view.transpose(memory_order(view)).flags.c_contiguous

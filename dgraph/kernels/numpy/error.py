@@ -16,7 +16,7 @@ import numpy as np
 
 from dgraph.kernels.call import Action, Array, Call, Kernel
 from dgraph.kernels.numpy.block import Carver, Step, in_sequence
-from dgraph.kernels.numpy.blockwise import Indifferent, Rule, delivered, is_dense, like, nbytes, parts
+from dgraph.kernels.numpy.blockwise import Indifferent, Rule, alike, delivered, is_dense, like, nbytes, parts
 from dgraph.kernels.numpy.pointwise import MakeRule, always, given, logistic
 from dgraph.kernels.numpy.tally import Tally, deliver_sum
 
@@ -65,7 +65,12 @@ class Loss(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        x, labels, rule, tally = arrays["input"], arrays["labels"], self.make(call.attributes), Tally()
+        x, labels, rule, tally = (
+            arrays["input"],
+            alike(arrays["labels"], arrays["input"]),
+            self.make(call.attributes),
+            Tally(),
+        )
         steps: list[Step] = [tally.clear]
         for part, (values, spare, void, wide) in block_views(x, scratch, self._dtypes(call)):
             steps += [
@@ -95,7 +100,7 @@ class LossGradient(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        x, labels, delta = arrays["input"], arrays["labels"], arrays["input.delta"]
+        x, labels, delta = arrays["input"], alike(arrays["labels"], arrays["input"]), arrays["input.delta"]
         rule, scale, added = self.make(call.attributes), self.scale(call), "input.delta" in call.accumulate
         steps: list[Step] = []
         for part, (values, spare, void) in block_views(delta, scratch, self._dtypes(call)):

@@ -15,7 +15,7 @@ import numpy as np
 
 from dgraph.kernels.call import Action, Array, Call, Kernel
 from dgraph.kernels.numpy.block import Step, in_sequence
-from dgraph.kernels.numpy.blockwise import Indifferent, delivered, is_dense
+from dgraph.kernels.numpy.blockwise import Indifferent, alike, delivered, is_dense
 from dgraph.kernels.numpy.classes import Block, K, Shelf, at_label, class_numbers, sum_over_classes
 from dgraph.kernels.numpy.tally import Tally, deliver_sum
 
@@ -41,7 +41,7 @@ class Softmax(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`. Either of the results may be left out."""
-        x, labels, tally = arrays["input"], arrays["labels"], Tally()
+        x, labels, tally = arrays["input"], alike(arrays["labels"], arrays["input"]), Tally()
         rule = partial(_softmax, class_numbers(x), call.attributes["smoothing"], tally)
         added = "probability" in call.accumulate
         steps: list[Step] = [tally.clear]
@@ -91,7 +91,7 @@ class SoftmaxGradient(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        p, labels, delta = arrays["probability"], arrays["labels"], arrays["input.delta"]
+        p, labels, delta = arrays["probability"], alike(arrays["labels"], arrays["probability"]), arrays["input.delta"]
         rule = partial(_softmax_gradient, class_numbers(p), call.attributes["smoothing"], _scale(call))
         steps: list[Step] = []
         for block in self._shelf(call).blocks(p, scratch):
@@ -129,7 +129,7 @@ class Likelihood(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        p, labels, tally = arrays["input"], arrays["labels"], Tally()
+        p, labels, tally = arrays["input"], alike(arrays["labels"], arrays["input"]), Tally()
         rule = partial(_likelihood, class_numbers(p), tally)
         steps: list[Step] = [tally.clear]
         for block in self._shelf(call).blocks(p, scratch):
@@ -162,7 +162,7 @@ class LikelihoodGradient(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        p, labels, delta = arrays["input"], arrays["labels"], arrays["input.delta"]
+        p, labels, delta = arrays["input"], alike(arrays["labels"], arrays["input"]), arrays["input.delta"]
         rule = partial(_likelihood_gradient, class_numbers(p), -_scale(call))
         steps: list[Step] = []
         for block in self._shelf(call).blocks(p, scratch):

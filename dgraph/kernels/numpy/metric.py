@@ -14,7 +14,7 @@ import numpy as np
 
 from dgraph.kernels.call import Action, Array, Call, Kernel
 from dgraph.kernels.numpy.block import Step, in_sequence
-from dgraph.kernels.numpy.blockwise import Indifferent
+from dgraph.kernels.numpy.blockwise import Indifferent, alike
 from dgraph.kernels.numpy.classes import Block, Shelf, at_label, class_numbers, sum_over_classes
 from dgraph.kernels.numpy.error import absent_class, absent_target, block_views, shelf_nbytes
 from dgraph.kernels.numpy.tally import Tally, deliver_metrics
@@ -58,7 +58,7 @@ class Evaluate(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        p, labels, tally = arrays["probability"], arrays["labels"], _tally(call)
+        p, labels, tally = arrays["probability"], alike(arrays["labels"], arrays["probability"]), _tally(call)
         rule = partial(_count, class_numbers(p), tally)
         steps = _started(call, arrays, tally)
         for block in self._shelf(call).blocks(p, scratch):
@@ -102,7 +102,7 @@ class EvaluateBinary(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        x, labels, tally = arrays["input"], arrays["labels"], _tally(call)
+        x, labels, tally = arrays["input"], alike(arrays["labels"], arrays["input"]), _tally(call)
         rule = partial(_count_alike, 0.0 if call.attributes["logits"] else 0.5, tally)
         steps = _started(call, arrays, tally)
         for part, masks in block_views(x, scratch, ("bool",) * 3):
@@ -159,7 +159,7 @@ class EvaluateError(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        x, labels, tally, shift = arrays["input"], arrays["labels"], _tally(call), np.zeros(())
+        x, labels, tally, shift = arrays["input"], alike(arrays["labels"], arrays["input"]), _tally(call), np.zeros(())
         steps: list[Step] = [*_started(call, arrays, tally), partial(_find_shift, arrays["targets"], shift)]
         for part, scraps in block_views(x, scratch, self._dtypes(call)):
             steps.append(partial(_sum_errors, tally, shift, x[part], labels[part], *scraps))
