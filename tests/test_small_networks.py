@@ -71,7 +71,7 @@ def test_one_unit_cannot_learn_xor():
 
 
 def test_a_table_may_fill_a_larger_batch():
-    assert correct("or", 1, "train", ["data.repeat=5", "data.batch=7"]) == 1
+    assert correct("or", 1, "train", ["data.repeat=20", "data.batch=7"]) == 1
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
