@@ -114,31 +114,63 @@ def test_any_layout_gives_the_result_of_one_rank(layer, ranks):
     assert worst(network(first, line, mesh=MESHES[ranks], dtype=dtype)) <= LIMIT[dtype]
 
 
+def per_dimension(draw, letters, least, most):
+    return [draw(st.integers(least, most)) for _ in letters]
+
+
+def transposed(draw, letters, extents):
+    """(attributes, letters of a split) of a transposed convolution."""
+    groups = draw(st.sampled_from([1, 1, 2]))
+    size, stride = per_dimension(draw, letters, 1, 4), per_dimension(draw, letters, 1, 4)
+    dilation, beyond = per_dimension(draw, letters, 1, 2), per_dimension(draw, letters, 0, 2)
+    reach = [(n - 1) * s + d * (k - 1) for n, k, s, d in zip(extents, size, stride, dilation, strict=True)]
+    padding = [per_dimension(draw, range(2), 0, min(2, most // 2)) for most in reach]
+    attributes = (
+        f"size: {size}, stride: {stride}, dilation: {dilation}, padding: {padding}, output_padding: {beyond}, "
+        f"groups: {groups}, channels: {groups * draw(st.integers(1, 3))}"
+    )
+    return attributes, ["N", "O", "C", *letters, "J"]
+
+
+def pooled(draw, letters, extents):
+    """The same of pooling, its windows at most as large as the input, in ceil mode."""
+    size = [draw(st.integers(1, min(3, n))) for n in extents]
+    padding = [per_dimension(draw, range(2), 0, k - 1) for k in size]
+    stride = per_dimension(draw, letters, 1, 3)
+    return f"size: {size}, stride: {stride}, padding: {padding}, ceil: true", ["N", "C", *letters]
+
+
+def normed(draw, letters, extents):
+    """The same of local response normalisation."""
+    return f"size: {draw(st.integers(1, 6))}, alpha: 0.5", ["N", "C", *letters]
+
+
+KINDS = {
+    "conv_transpose": transposed,
+    "max_pool": pooled,
+    "average_pool": pooled,
+    "local_response_norm": normed,
+    "global_max_pool": lambda draw, letters, extents: ("", ["N", "C"]),
+}
+
+
 @st.composite
-def transposed(draw):
-    """A network with a transposed convolution in the middle: any window, any split, 1 to 3 spatial dimensions."""
+def windowed(draw):
+    """A network with any window in the middle, in any split: 1 to 3 spatial dimensions, 2 to 6 ranks."""
     sizes = draw(st.sampled_from([[2], [3], [4], [2, 2], [3, 2], [1, 4], [2, 1, 3]]))
     mesh = dict(zip("zyx", sizes, strict=False))
     letters = draw(st.sampled_from(["W", "HW", "HW", "DHW"]))
-    extents = [draw(st.integers(1, 12 // len(letters))) for _ in letters]
-    batch, groups = draw(st.integers(1, 4)), draw(st.sampled_from([1, 1, 2]))
-    size = [draw(st.integers(1, 4)) for _ in letters]
-    stride = [draw(st.integers(1, 4)) for _ in letters]
-    dilation = [draw(st.integers(1, 2)) for _ in letters]
-    beyond = [draw(st.integers(0, 2)) for _ in letters]
-    reach = [(n - 1) * s + d * (k - 1) for n, k, s, d in zip(extents, size, stride, dilation, strict=True)]
-    padding = [[draw(st.integers(0, min(2, most // 2))), draw(st.integers(0, min(2, most // 2)))] for most in reach]
-    channels = groups * draw(st.integers(1, 3))
-    split = draw(splits(mesh, ["N", "O", "C", *letters, "J"], {"N": batch, "O": channels, letters[0]: extents[0]}))
-    window = (
-        f"size: {size}, stride: {stride}, dilation: {dilation}, padding: {padding}, output_padding: {beyond}, "
-        f"groups: {groups}, channels: {channels}"
-    )
-    tail = draw(st.sampled_from(["nonlinearity: tanh", "affine: none", "affine: none, nonlinearity: logistic"]))
+    extents = per_dimension(draw, letters, 1, 12 // len(letters))
+    batch = draw(st.integers(1, 4))
+    kind = draw(st.sampled_from(["conv_transpose", "conv_transpose", *KINDS]))
+    attributes, cuts = KINDS[kind](draw, letters, extents)
+    split = draw(splits(mesh, cuts, {"N": batch, letters[0]: extents[0]} if kind == "conv_transpose" else {"N": batch}))
+    nothing = ", affine: none" if kind == "conv_transpose" else ""
+    tail = draw(st.sampled_from(["nonlinearity: tanh", f"nonlinearity: logistic{nothing}", f"split: {split}{nothing}"]))
     behind = draw(st.sampled_from(["", "max_pool: {size: 1}", "conv: {channels: 2, size: 3, padding: 1}"]))
     lines = [
-        "{name: A, conv: {channels: 4, size: 1}, nonlinearity: tanh}",
-        f"{{name: L, conv_transpose: {{{window}}}, {tail}, split: {split}}}",
+        f"{{name: A, conv: {{channels: 4, size: 1}}, nonlinearity: tanh, split: {draw(splits(mesh, ['N', 'O'], {}))}}}",
+        f"{{name: L, {kind}: {{{attributes}}}, {tail}{'' if 'split' in tail else f', split: {split}'}}}",
         *([f"{{name: B, {behind}}}"] if behind else []),
         f"{{name: out, softmax: {{classes: 3}}, split: {draw(splits(mesh, ['N', 'K', 'C', letters[-1]], {}))}}}",
     ]
@@ -146,9 +178,9 @@ def transposed(draw):
     return config_text(lines, axes, str([3, *extents]), batch=batch)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(transposed())
-def test_transposed_convolutions_on_random_layouts(text):
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(windowed())
+def test_windows_on_random_layouts(text):
     assert worst(text, steps=1) <= LIMIT["float64"], text
 
 

@@ -122,12 +122,13 @@ def collapse(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int
 
 def blas_strides(left: tuple[int, int], right: tuple[int, int], itemsize: int) -> tuple[int, int] | None:
     """The strides of a matrix of such (extent, stride) pairs if BLAS takes it: one of them the unit, the other no less
-    than a row. An axis of length 1 gets the stride that suits."""
+    than a row. An axis of length 1 gets the stride that suits. A vector has no gaps: BLAS sums one with gaps in another order, and
+    replicas, whose buffers differ in gaps alone, are to have the same bits."""
     (rows, a), (cols, b) = left, right
     if rows == 1:
-        return (itemsize * cols, itemsize) if b in (0, itemsize) else (itemsize, b) if b > 0 else None
+        return (itemsize * cols, itemsize) if b in (0, itemsize) else None
     if cols == 1:
-        return (itemsize, itemsize * rows) if a == itemsize else (a, itemsize) if a > 0 else None
+        return (itemsize, itemsize * rows) if a == itemsize else None
     if (b == itemsize and a >= cols * itemsize) or (a == itemsize and b >= rows * itemsize):
         return a, b
     return None
