@@ -94,3 +94,35 @@ def test_convolution_and_pooling(network, mesh, split, dtype):
     found = after_a_step(text, {"C.W": np.reshape(FILTERS, (3, 1, 3, 3))})
     np.testing.assert_array_equal(found["C.conv.output"][0], CONVOLVED)
     np.testing.assert_array_equal(found["P.pool.output"][0], POOLED)
+
+
+GRADIENT = """
+layers:
+  - {{name: C, conv: {{channels: 1, size: 2, stride: 2}}, affine: none, nonlinearity: {function}, split: {split}}}
+  - {{name: V, linear: {{features: 1}}, affine: none}}
+  - {{name: loss, half_squared_norm: {{}}}}
+"""
+FUNCTIONS = {
+    "logistic": (lambda c: 1 / (1 + np.exp(-c)), lambda y: y * (1 - y)),
+    "tanh": (np.tanh, lambda y: 1 - y**2),
+    "identity": (lambda c: c, np.ones_like),
+}
+
+
+@pytest.mark.parametrize(("mesh", "split"), CUTS)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_gradient(function, mesh, split):
+    """`output = sum of v * g(c)`, c the convolution of a 4 x 4 image with one filter w of 2 x 2 in steps of 2, the loss
+    `(output - t)^2 / 2`; derivatives by v and w as worked by hand."""
+    random = np.random.default_rng(3)
+    x, w, v, t = random.normal(size=(4, 4)), random.normal(size=(2, 2)), random.normal(size=(2, 2)), 0.625
+    text = head(mesh, x, f"labels: [{t}]", "float64") + GRADIENT.format(split=split, function=function)
+    found = after_a_step(text, {"C.W": w[None, None], "V.W": v[None, None]})
+
+    g, slope = FUNCTIONS[function]
+    y = g(sum(w[a, b] * x[a::2, b::2] for a in range(2) for b in range(2)))
+    rest = (v * y).sum() - t
+    by_w = [[(rest * v * slope(y) * x[a::2, b::2]).sum() for b in range(2)] for a in range(2)]
+    np.testing.assert_allclose(found["V.W.grad"][0, 0], rest * y, rtol=1e-12)
+    np.testing.assert_allclose(found["C.W.grad"][0, 0], by_w, rtol=1e-12)
+    np.testing.assert_allclose(found["loss.half_squared_norm.output"].item(), rest**2 / 2, rtol=1e-12)
