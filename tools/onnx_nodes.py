@@ -52,7 +52,7 @@ Part = tuple[Rect, Array] | None
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one case: whether it is supported, what is wrong if anything is, how it was cut on four ranks, and the outputs left out."""
+    """Of one case: whether it is supported, what is wrong if anything is, how it was cut on four ranks, outputs left out."""
 
     name: str
     supported: bool
@@ -106,7 +106,7 @@ def read(proto: onnx.ModelProto, given: Values) -> Network:
     real = [name for name, array in given.items() if array.dtype in (np.float32, np.float64)]
     error: DgraphError | None = None
     for free in (real, real[:1]):
-        for outputs in {len(proto.graph.output): 0, 1: 0}:
+        for outputs in dict.fromkeys((len(proto.graph.output), 1)):
             known = {name: array for name, array in given.items() if name not in free}
             try:
                 return read_network(model_of(narrowed(proto, outputs), PATH), PATH, feed, 1, known)

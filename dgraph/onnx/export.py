@@ -15,7 +15,7 @@ from dgraph.error import ConfigError
 from dgraph.graph.node import Graph
 from dgraph.onnx.values import Values, initial_values, stored_values
 from dgraph.onnx.writing.file import write_model, write_weights
-from dgraph.onnx.writing.model import draft_of, model_of, needed, predicted
+from dgraph.onnx.writing.model import draft_of, finish, model_of, needed, predicted
 from dgraph.program import forward_graph
 
 SUFFIXES = (".onnx", ".safetensors")
@@ -55,9 +55,10 @@ def export(config: Config, checkpoint: Path | None, path: Path, any_batch: bool)
 
 
 def _write(forward: Graph, dtype: str, values: Values, path: Path, any_batch: bool) -> int:
-    results = (predicted(forward),)
-    graph = needed(forward, results)
-    draft = draft_of(graph, dtype, results)
-    model = model_of(graph, draft, results, any_batch)
+    tensor = predicted(forward)
+    graph = needed(forward, tensor)
+    draft = draft_of(graph, dtype, tensor)
+    output, dim = finish(draft, forward, tensor)
+    model = model_of(graph, draft, output, dim, any_batch)
     write_model(path, model, draft, values)
     return len(model.graph.node)

@@ -7,7 +7,6 @@ what a person must fill in; its loss is the usual one for what the network gives
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -45,25 +44,42 @@ def config_text(network: Network, model: Model, path: Path) -> str:
     """The config of a network, with a loss and metrics of its output."""
     data, *body = network.specs
     output = next(iter(network.outputs.values()))
-    last = body[-1]
-    reads = [tensor for spec in body for _, tensor in spec.inputs]
-    is_classifier = (
-        last.op == "softmax_activation"
-        and last.attributes["axis"] % len(network.dims[output]) == 1
-        and output not in reads
-        and len(network.dims[output]) <= 5
-    )
-    scores = dict(last.inputs)["input"] if is_classifier else output
-    shape, labels = _labels(network, scores, is_classifier)
-    name = spelt(last.name) if is_classifier else "loss"
-    wanted = labels[-1].name + ".output" if labels else LABELS
-    head = _classifier(network, last, output, wanted) if is_classifier else _regression(network, name, output, wanted)
-    body = body[:-1] if is_classifier else body
-    classes = {"classes": network.dims[scores][1]} if is_classifier else {}
+    kept, name, op, compared = _head(network, body, output)
+    shape, labels = _labels(network, compared, op == "softmax")
+    wanted = f"{labels[-1].name}.output" if labels else LABELS
+    classes = {"softmax": {"classes": network.dims[compared][1]}, "binary_cross_entropy": {"classes": 2}}.get(op, {})
     attributes = data.attributes
     section = {"source": "synthetic", "shape": attributes["shape"], **classes, **shape, "batch": attributes["batch"]}
-    nodes = [plain_node(spec) for spec in (*body, *labels, *head)]
+    loss = _loss(network, name, op, compared, wanted, output)
+    nodes = [plain_node(spec) for spec in (*kept, *labels, *loss)]
     return _text(spelt(model.name or path.stem), network.dtype, section, nodes, _origin(model, path))
+
+
+def _head(network: Network, body: list[NodeSpec], output: str) -> tuple[list[NodeSpec], str, str, str]:
+    """The nodes that stay, the name of the loss, its op, and the tensor that it compares with labels. A last softmax becomes a part
+    of the loss, which gives the same probabilities."""
+    softmax = _last_softmax(network, body)
+    if softmax is not None:
+        return body[: body.index(softmax)], softmax.name, "softmax", dict(softmax.inputs)["input"]
+    return body, "loss", "binary_cross_entropy" if body[-1].op == "logistic" else "squared_error", output
+
+
+def _last_softmax(network: Network, body: list[NodeSpec]) -> NodeSpec | None:
+    """The softmax over channels that is the output, or of which the output is [N, K] where all spatial extents are 1."""
+    last = body[-1]
+    flat = last.op == "reshape" and len(body) > 1 and dict(last.inputs)["input"] == _written(body[-2])
+    found = body[-2] if flat else last
+    dim = network.dims[_written(found)]
+    others = [tensor for spec in body if spec is not last for _, tensor in spec.inputs]
+    if found.op != "softmax_activation" or len(dim) > 5 or _written(found) in others:
+        return None
+    if found.attributes["axis"] % len(dim) != 1 or (flat and network.dims[_written(last)] != dim[:2]):
+        return None
+    return found
+
+
+def _written(spec: NodeSpec) -> str:
+    return dict(spec.outputs).get("output", f"{spec.name}.output")
 
 
 def _origin(model: Model, path: Path) -> str:
@@ -99,30 +115,21 @@ def _labels(network: Network, scores: str, classes: bool) -> tuple[dict[str, Any
     return shape, [NodeSpec("labels", "reshape", (("input", LABELS),), attributes=attributes)]
 
 
-def _classifier(network: Network, last: NodeSpec, output: str, labels: str) -> list[NodeSpec]:
-    """Cross-entropy in place of a last softmax, of which it gives the same probabilities."""
-    outputs = () if output == f"{last.name}.probability" else (("probability", output),)
-    inputs = (("input", dict(last.inputs)["input"]), ("labels", labels))
-    loss = replace(last, op="softmax", inputs=inputs, outputs=outputs, attributes=MappingProxyType({}))
-    name = f"{last.name}.evaluate"
-    read = (("labels", labels), ("probability", output), ("loss", f"{last.name}.output"), *_parameters(network))
-    return [
-        loss,
-        NodeSpec(name, "evaluate", read),
-        NodeSpec(f"{name}.accuracy", "accuracy", (("input", f"{name}.output"),)),
-    ]
-
-
-def _regression(network: Network, name: str, output: str, labels: str) -> list[NodeSpec]:
-    targets, errors = f"{name}.targets", f"{name}.evaluate"
-    read = (("labels", labels), ("input", output), ("loss", f"{name}.output"), ("targets", f"{targets}.output"))
-    return [
-        NodeSpec(name, "squared_error", (("input", output), ("labels", labels))),
-        NodeSpec(targets, "sum_targets", (("labels", labels),)),
-        NodeSpec(errors, "evaluate_error", (*read, *_parameters(network))),
-        NodeSpec(f"{errors}.accuracy", "accuracy", (("input", f"{errors}.output"),)),
-    ]
-
-
-def _parameters(network: Network) -> tuple[tuple[str, str], ...]:
-    return tuple(("params", name) for name in network.values)
+def _loss(network: Network, name: str, op: str, compared: str, labels: str, output: str) -> list[NodeSpec]:
+    """The loss, and the nodes that find its metrics."""
+    probability = output if network.dims[output] == network.dims[compared] else f"{name}.probability"
+    outputs = (("probability", probability),) if op == "softmax" and probability != f"{name}.probability" else ()
+    loss = NodeSpec(name, op, (("input", compared), ("labels", labels)), outputs)
+    metrics = f"{name}.evaluate"
+    read = [("labels", labels), ("loss", f"{name}.output"), *(("params", one) for one in network.values)]
+    extra = []
+    if op == "softmax":
+        finder = NodeSpec(metrics, "evaluate", (("probability", probability), *read))
+    elif op == "binary_cross_entropy":
+        finder = NodeSpec(metrics, "evaluate_binary", (("input", compared), *read))
+    else:
+        extra = [NodeSpec(f"{name}.targets", "sum_targets", (("labels", labels),))]
+        finder = NodeSpec(
+            metrics, "evaluate_error", (("input", compared), ("targets", f"{name}.targets.output"), *read)
+        )
+    return [loss, *extra, finder, NodeSpec(f"{metrics}.accuracy", "accuracy", (("input", f"{metrics}.output"),))]

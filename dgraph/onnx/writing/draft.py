@@ -31,11 +31,13 @@ class Kept:
 class Draft:
     """Nodes, initializers and functions in the order in which they were added.
 
-    `biases` are the bias nodes that a convolution or linear node takes over, by its name.
+    `biases` are the bias nodes that a convolution or linear node takes over, by its name; `flat` the tensors that are written
+    without their spatial extents of 1.
     """
 
     dtype: str
     biases: Mapping[str, OpNode]
+    flat: frozenset[str]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, Kept] = field(default_factory=dict)
     functions: dict[str, onnx.FunctionProto] = field(default_factory=dict)
@@ -51,6 +53,11 @@ class Draft:
         """Adds a node that calls a function, and gives its output."""
         self.functions[function.name] = function
         return self.node(function.name, inputs, output, name, domain=function.domain)
+
+    def span(self, node: OpNode, port: str) -> Dim:
+        """The dim of a parameter that is repeated over a node's input, as that is written."""
+        dim = node.access.dims[port]
+        return dim[:2] if source(node) in self.flat and len(dim) > 1 else dim
 
     def parameter(self, tensor: str, dim: Dim) -> str:
         """The initializer of a parameter or state, seen with a dim of as many elements."""

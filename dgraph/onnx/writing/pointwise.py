@@ -28,17 +28,17 @@ def _affine(draft: Draft, node: OpNode) -> None:
     given = ports["input"]
     both = "a" in ports and "b" in ports
     if "a" in ports:
-        scale = draft.parameter(ports["a"], node.access.dims["a"])
+        scale = draft.parameter(ports["a"], draft.span(node, "a"))
         output = f"{node.name}.scaled" if both else result(node)
         given = draft.node("Mul", [given, scale], output, f"{node.name}.scale" if both else node.name)
     if "b" in ports:
-        draft.node("Add", [given, draft.parameter(ports["b"], node.access.dims["b"])], result(node), node.name)
+        draft.node("Add", [given, draft.parameter(ports["b"], draft.span(node, "b"))], result(node), node.name)
     if not {"a", "b"} & ports.keys():
         _plain(draft, node, "Identity")
 
 
 def _prelu(draft: Draft, node: OpNode) -> None:
-    slope = draft.parameter(source(node, "slope"), node.access.dims["slope"])
+    slope = draft.parameter(source(node, "slope"), draft.span(node, "slope"))
     draft.node("PRelu", [source(node), slope], result(node), node.name)
 
 

@@ -7,6 +7,7 @@ the bias of the ONNX node.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -48,19 +49,19 @@ def _conv(draft: Draft, node: OpNode) -> None:
 
 
 def _linear(draft: Draft, node: OpNode) -> None:
-    """Flatten, Gemm, and the spatial extents of 1 that the result keeps."""
+    """Gemm; before it Flatten, behind it the spatial extents of 1 that the result has, where it does not do without."""
     features, *inner = node.access.dims["weights"]
-    spatial = len(inner) - 1
-    weights = draft.parameter(source(node, "weights"), (features, int(np.prod(inner))))
+    weights = draft.parameter(source(node, "weights"), (features, prod(inner)))
     bias, output = _biased(draft, node)
     given = source(node)
-    if spatial:
+    if len(inner) > 1 and given not in draft.flat:
         given = draft.node("Flatten", [given], f"{node.name}.flat", f"{node.name}.flatten", {"axis": 1})
-    flat = f"{node.name}.features" if spatial else output
+    is_flat = len(inner) == 1 or output in draft.flat
+    flat = output if is_flat else f"{node.name}.features"
     draft.node("Gemm", [given, weights, *bias], flat, node.name, {"transB": 1})
-    if spatial:
+    if not is_flat:
         name = f"{node.name}.reshape"
-        shape = draft.integers(f"{name}.shape", [0, features, *(1 for _ in range(spatial))])
+        shape = draft.integers(f"{name}.shape", [0, features, *(1 for _ in inner[1:])])
         draft.node("Reshape", [flat, shape], output, name)
 
 
