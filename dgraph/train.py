@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,6 +20,7 @@ from dgraph.checkpoint import Checkpoint, Shard, open_checkpoint, write_checkpoi
 from dgraph.data import Batches, Source, fill, open_source, subset
 from dgraph.error import DataError, RunError
 from dgraph.kernels.call import Array
+from dgraph.metric import FIGURES, MOST_CLASSES, Confusion, Head, Metrics, batch_values, heads_of
 from dgraph.program import Program, data_place, data_spec
 from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator
@@ -27,34 +29,6 @@ from dgraph.trace import Recorder
 
 Report = Callable[[Mapping[str, Any]], None]
 SUBSETS = ("train", "validation", "test")
-
-
-@dataclass
-class Metrics:
-    """Sums over the samples of a subset; `volume` is the number of labels of one batch (by which a step's loss is a mean)."""
-
-    volume: int
-    loss: float = 0.0
-    correct: float = 0.0
-    top5: float = 0.0
-    samples: float = 0.0
-
-    def add(self, values: Array) -> None:
-        """Adds a batch's (loss, correct, correct in top 5, samples)."""
-        self.loss += float(values[0]) * self.volume
-        self.correct += float(values[1])
-        self.top5 += float(values[2])
-        self.samples += float(values[3])
-
-    def result(self) -> dict[str, float]:
-        """Means over the samples seen."""
-        count = max(self.samples, 1.0)
-        return {
-            "loss": self.loss / count,
-            "accuracy": self.correct / count,
-            "top5": self.top5 / count,
-            "samples": int(self.samples),
-        }
 
 
 @dataclass
@@ -91,22 +65,19 @@ class Worker:
         chosen = subset(data_spec(config), self.program.data.samples, name)
         return Batches(chosen, config.data.batch, shuffle, config.seed)
 
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """What metrics are about."""
+        return heads_of(self.program.forward)
+
     def metrics(self) -> Array | None:
-        """The metrics of the batch just done: float64 [4], the losses of several heads added up. None without an evaluation."""
-        heads = [node for node in self.program.forward.ops.values() if node.op == "accuracy"]
-        values = [self.engine.value(node.inputs[0][1]) for node in heads]
-        found = [value.reshape(-1).astype(np.float64) for value in values if value is not None]
-        if not found:
-            return None
-        total = found[-1].copy()
-        total[0] = sum(value[0] for value in found)
-        return total
+        """The metrics of the batch just done, for `Metrics.add`; first the losses of all heads, added up. None without an
+        evaluation."""
+        return batch_values(self.engine, self.heads)
 
     def new_metrics(self) -> Metrics:
-        """Empty sums for this program's batches."""
-        heads = [node for node in self.program.forward.ops.values() if node.op == "softmax"]
-        volume = int(np.prod(heads[0].access.dims["labels"])) if heads else self.program.config.data.batch
-        return Metrics(volume)
+        """Empty sums for this program's heads."""
+        return Metrics(self.heads)
 
     def train_step(self, indices: Array, recorder: Recorder | None = None) -> Array | None:
         """One step on a batch; raises RunError on all ranks where the loss is not finite. Collective."""
@@ -120,15 +91,23 @@ class Worker:
             raise self._non_finite()
         return values
 
-    def evaluate(self, name: str) -> Metrics:
-        """The metrics of a subset. Collective."""
+    def evaluate(self, name: str, confusion: bool | None = False) -> Metrics:
+        """The metrics of a subset; with the confusion matrix of the main head where it has classes and one is wanted (None: if
+        there are not many). Collective."""
         batches, metrics = self.batches(name, shuffle=False), self.new_metrics()
+        classes = self.heads[-1].classes if self.heads else 0
+        wanted = classes <= MOST_CLASSES if confusion is None else confusion
+        matrix = Confusion(self.heads[-1], self.engine) if wanted and classes else None
         for step in range(batches.steps):
             self.indices = batches.indices(0, step)
             self.engine.forward()
             values = self.metrics()
             if values is not None:
                 metrics.add(values)
+            if matrix is not None:
+                matrix.add()
+        if matrix is not None:
+            metrics.confusion = matrix.total(self.communicator)
         return metrics
 
     def _non_finite(self) -> RunError:
@@ -231,12 +210,14 @@ def agree(program: Program, communicator: Communicator) -> None:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a run writes. `folder` holds the run; `report` gets progress on rank 0."""
+    """What a run writes. `folder` holds the run; `report` gets progress on rank 0; `confusion`: as `Worker.evaluate` of the test
+    subset has it."""
 
     folder: Path | None
     report: Report
     recorder: Recorder | None = None
     metrics: Report = lambda entry: None
+    confusion: bool | None = None
 
 
 def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
@@ -262,8 +243,8 @@ def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
     result: dict[str, Any] = {"seconds": seconds, "steps": worker.step, "train": None}
     if metrics.samples:
         result["train"] = metrics.result()
-    for name in ("validation", "test"):
-        measured = worker.evaluate(name)
+    for name, confusion in (("validation", False), ("test", options.confusion)):
+        measured = worker.evaluate(name, confusion)
         result[name] = measured.result() if measured.samples else None
     return result
 
@@ -272,13 +253,13 @@ def _report_step(worker: Worker, options: TrainOptions, values: Array, epoch: in
     metrics = worker.new_metrics()
     metrics.add(values)
     result = metrics.result()
+    kept = {name: value for name, value in result.items() if name in FIGURES or name == "heads"}
     entry = {
         "kind": "step",
         "step": worker.step,
         "steps": steps,
         "epoch": epoch + 1,
-        "loss": result["loss"],
-        "accuracy": result["accuracy"],
+        **kept,
         "seconds": perf_counter() - start,
     }
     options.report(entry)
@@ -297,25 +278,6 @@ def _end_of_epoch(worker: Worker, options: TrainOptions, metrics: Metrics, epoch
     every = train_config.checkpoint_every
     if options.folder is not None and every and (epoch % every == 0 or last):
         worker.save(options.folder / "checkpoints", train_config.keep)
-
-
-def predict(worker: Worker, name: str) -> dict[str, Array] | None:
-    """Class probabilities of all samples of a subset, on rank 0: `index` [n], `probability` [n, k, ...]. Collective."""
-    batches = worker.batches(name, shuffle=False)
-    heads = [node for node in worker.program.forward.ops.values() if node.op == "softmax"]
-    tensor = dict(heads[-1].outputs)["probability"]
-    rows, numbers = [], []
-    for step in range(batches.steps):
-        worker.indices = batches.indices(0, step)
-        worker.engine.forward()
-        whole = gather_tensor(worker, tensor)
-        there = worker.indices >= 0
-        if whole is not None:
-            rows.append(whole[there])
-            numbers.append(worker.indices[there])
-    if worker.communicator.rank:
-        return None
-    return {"index": np.concatenate(numbers), "probability": np.concatenate(rows)}
 
 
 def gather_tensor(worker: Worker, tensor: str) -> Array | None:

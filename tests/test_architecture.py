@@ -10,7 +10,8 @@ LEVELS = {
     "error": 0, "rect": 0, "block": 1, "durable": 1, "trace": 2, "random": 2, "run": 2, "checkpoint": 2,
     "graph": 1, "config": 2, "ops": 2, "kernels": 3, "models": 3, "autodiff": 3,
     "layout": 4, "plan": 5, "schedule": 6, "runtime": 7, "data": 7,
-    "program": 8, "summary": 9, "train": 9, "onnx": 9, "verify": 10, "network": 11, "cli": 12, "__main__": 13, "__init__": 12,
+    "program": 8, "metric": 8, "summary": 9, "train": 9, "onnx": 9, "predict": 10, "verify": 10, "network": 11,
+    "cli": 12, "__main__": 13, "__init__": 12,
 }  # fmt: skip
 OWNERS = {"mpi4py": {"runtime/mpi.py", "runtime/doctor.py"}, "rich": {"cli/face.py"}}
 FILES = sorted(ROOT.rglob("*.py"))

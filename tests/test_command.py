@@ -53,7 +53,8 @@ def test_train_evaluate_predict(result, one_rank, tmp_path):
     trained = result("train", one_rank, "--run", run)
     assert {"seconds", "steps", "train", "validation", "test", "run"} <= trained.keys()
     assert trained["steps"] == 2
-    assert all(trained[subset].keys() == MEASURES for subset in ("train", "validation", "test"))
+    assert trained["train"].keys() == trained["validation"].keys() == MEASURES
+    assert trained["test"].keys() == MEASURES | {"confusion"}
     measured = result("evaluate", one_rank, "--checkpoint", run)
     assert measured == {"subset": "test", **trained["test"]}
     told = result("predict", one_rank, "--checkpoint", run, "-o", tmp_path / "out.npz")

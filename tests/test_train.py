@@ -8,9 +8,10 @@ import pytest
 
 from dgraph.error import DataError, RunError
 from dgraph.network import Network
+from dgraph.predict import predict
 from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.thread import run_threads
-from dgraph.train import TrainOptions, Worker, predict, train
+from dgraph.train import TrainOptions, Worker, train
 from tests.networks import SPATIAL, config_text, load, program
 from tests.runs import apart, saved
 

@@ -1,4 +1,4 @@
-"""`dgraph evaluate`: loss and accuracy of a checkpoint."""
+"""`dgraph evaluate`: the loss of a checkpoint and other figures."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ from collections.abc import Sequence
 
 import click
 
-from dgraph.cli.line import result_line
-from dgraph.cli.option import start_ranks
+from dgraph.cli.line import result_line, shown
+from dgraph.cli.option import confusion_option, start_ranks
 from dgraph.cli.session import measuring, trained
 
 
 @click.command("evaluate")
 @measuring
-def command(
-    config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, checkpoint: str, subset: str
-) -> int:
-    """Loss and accuracy of CONFIG with the parameters of a checkpoint, on any mesh."""
+@confusion_option
+def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, checkpoint: str, subset: str,
+            confusion: bool | None) -> int:  # fmt: skip
+    """Loss, accuracy or errors of CONFIG with the parameters of a checkpoint, on any mesh."""
     status = start_ranks(config, overrides, ranks)
     if status is not None:
         return status
     with trained(config, overrides, checkpoint) as worker:
-        result = worker.evaluate(subset).result()
+        result = worker.evaluate(subset, confusion).result()
         if worker.communicator.rank == 0:
-            print(
-                f"{subset}: loss {result['loss']:.4f}  accuracy {result['accuracy']:.4f}  ({result['samples']} samples)"
-            )
+            print(f"{subset}: {shown(result)}  ({result['samples']} samples)")
             if as_json:
                 result_line({"subset": subset, **result})
     return 0

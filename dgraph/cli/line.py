@@ -25,6 +25,17 @@ def result_line(result: Mapping[str, Any]) -> None:
     print(json.dumps(result), flush=True)
 
 
+FIGURES: Mapping[str, str] = {"loss": ".4f", "accuracy": ".4f", "rmse": ".4g", "mae": ".4g", "r2": ".4f"}
+"""The figures that lines show, in this order, and their formats."""
+
+
+def shown(result: Mapping[str, Any], between: str = "  ") -> str:
+    """The figures of a result; those of several heads behind."""
+    text = between.join(f"{name} {result[name]:{form}}" for name, form in FIGURES.items() if name in result)
+    heads = "; ".join(f"{name}: {shown(one, ' ')}" for name, one in result.get("heads", {}).items())
+    return f"{text}{between}[{heads}]" if heads else text
+
+
 class Progress:
     """Progress of a training: one line that is written over on a terminal, and one plain line now and then in a file."""
 
@@ -36,8 +47,8 @@ class Progress:
         """Shows a step or the end of an epoch."""
         if entry["kind"] == "step" and self._live:
             self._write(
-                f"\r\x1b[Kstep {entry['step']}/{entry['steps']}  epoch {entry['epoch']}  loss {entry['loss']:.4f}  "
-                f"accuracy {entry['accuracy']:.3f}  {entry['seconds']:.1f} s"
+                f"\r\x1b[Kstep {entry['step']}/{entry['steps']}  epoch {entry['epoch']}  {shown({**entry, 'heads': {}})}  "
+                f"{entry['seconds']:.1f} s"
             )
             self._open = True
         elif entry["kind"] == "epoch":
@@ -49,7 +60,7 @@ class Progress:
         text = f"epoch {entry['epoch']}  step {entry['step']}"
         for name in ("train", "validation"):
             if entry.get(name):
-                text += f"  {name} loss {entry[name]['loss']:.4f} accuracy {entry[name]['accuracy']:.4f}"
+                text += f"  {name} {shown(entry[name], ' ')}"
         return text
 
     @staticmethod

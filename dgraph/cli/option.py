@@ -28,6 +28,11 @@ set_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object on the last line."
 )
+confusion_option = click.option(
+    "--confusion/--no-confusion",
+    default=None,
+    help="Count labels against predicted classes (default: of up to 100 classes).",
+)
 rank_option = click.option("--rank", type=click.IntRange(0), help="Which rank.")
 
 

@@ -1,4 +1,4 @@
-"""`dgraph predict`: class probabilities of a checkpoint, into a file."""
+"""`dgraph predict`: what a checkpoint says of samples, into a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dgraph.cli.line import result_line
 from dgraph.cli.option import start_ranks
 from dgraph.cli.session import measuring, trained
 from dgraph.durable import faults, replace
-from dgraph.train import predict
+from dgraph.predict import predict
 
 
 @click.command("predict")
@@ -21,7 +21,8 @@ from dgraph.train import predict
 @click.option("-o", "--output", type=click.Path(), default="predictions.npz", show_default=True)
 def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, checkpoint: str, subset: str,
             output: str) -> int:  # fmt: skip
-    """Write `index`, `class` and `probability` of every sample of a subset of CONFIG's data into an npz file."""
+    """Write `index` and `class` and `probability`, or `prediction`, of every sample of a subset of CONFIG's data into an npz
+    file."""
     status = start_ranks(config, overrides, ranks)
     if status is not None:
         return status
@@ -29,7 +30,7 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
         found = predict(worker, subset)
         if found is not None:
             content = io.BytesIO()
-            np.savez(content, allow_pickle=False, **found, **{"class": found["probability"].argmax(axis=1)})
+            np.savez(content, allow_pickle=False, **found)
             with faults(Path(output)):
                 replace(Path(output), content.getvalue())
             print(f"{len(found['index'])} predictions in {output}")

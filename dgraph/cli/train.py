@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from dgraph.cli.line import Progress, result_line
-from dgraph.cli.option import config_argument, json_option, ranks_option, set_option, start_ranks
+from dgraph.cli.line import Progress, result_line, shown
+from dgraph.cli.option import config_argument, confusion_option, json_option, ranks_option, set_option, start_ranks
 from dgraph.config import load_config, to_yaml
 from dgraph.layout.dump import dump_text
 from dgraph.ops import OPS
@@ -34,9 +34,10 @@ _TERMINAL = "DGRAPH_TERMINAL"
 @click.option("--run", "run_path", type=click.Path(), help="The run folder (default: a new one in runs/).")
 @click.option("--resume", type=click.Path(), help="A run folder or checkpoint to go on from.")
 @click.option("--trace", "dump_trace", is_flag=True, help="Dump every rank's nodes and rects into the run folder.")
+@confusion_option
 @click.option("--events", is_flag=True, help="Record per-node events of every rank into the run folder.")
 def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, run_path: str | None,
-            resume: str | None, dump_trace: bool, events: bool) -> int:  # fmt: skip
+            resume: str | None, dump_trace: bool, confusion: bool | None, events: bool) -> int:  # fmt: skip
     """Train CONFIG. With -n the ranks are started here; under mpirun or srun this process is one of them."""
     if sys.stdout.isatty():
         os.environ[_TERMINAL] = "1"
@@ -63,6 +64,7 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
             report=Progress(_TERMINAL in os.environ) if communicator.rank == 0 else lambda entry: None,
             recorder=recorder,
             metrics=folder.append_metrics,
+            confusion=confusion,
         )
         result = train(worker[0], options)
         if recorder is not None:
@@ -76,7 +78,7 @@ def _say(result: Mapping[str, Any], as_json: bool) -> None:
     for name in ("train", "validation", "test"):
         found = result[name]
         if found:
-            print(f"{name}: loss {found['loss']:.4f}  accuracy {found['accuracy']:.4f}  ({found['samples']} samples)")
+            print(f"{name}: {shown(found)}  ({found['samples']} samples)")
     print(f"{result['steps']} steps in {result['seconds']:.2f} s; run folder {result['run']}")
     if as_json:
         result_line(result)

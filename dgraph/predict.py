@@ -1,0 +1,68 @@
+"""Predictions: what a network says of every sample of a subset.
+
+In: a worker. Out: arrays on rank 0. Promise: replicas are taken once, samples in the order of the subset.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dgraph.error import ConfigError
+from dgraph.graph.node import OpNode
+from dgraph.kernels.call import Array
+from dgraph.ops import OPS
+from dgraph.train import Worker, gather_tensor
+
+
+def predict(worker: Worker, name: str) -> dict[str, Array] | None:
+    """The predictions of the main head, the last loss, for all samples of a subset, on rank 0. Collective.
+
+    Returns
+    -------
+    index : int64 [n]
+        The samples.
+    class, probability : [n] and [n, K]
+        Of a classifier. Of K numbers that are each a probability (binary cross-entropy) class is [n, K], or [n] where K is 1.
+    prediction : [n, K]
+        Of a regression.
+        Spatial extents come last, [n, K, ...], unless all of them are 1.
+    """
+    batches = worker.batches(name, shuffle=False)
+    head = _head(worker)
+    ports = dict((*head.inputs, *head.outputs))
+    tensor = ports.get("probability", ports["input"])
+    rows, numbers = [], []
+    for step in range(batches.steps):
+        worker.indices = batches.indices(0, step)
+        worker.engine.forward()
+        whole = gather_tensor(worker, tensor)
+        there = worker.indices >= 0
+        if whole is not None:
+            rows.append(whole[there])
+            numbers.append(worker.indices[there])
+    if worker.communicator.rank:
+        return None
+    dim = worker.program.graph.tensors[tensor].dim
+    values = np.concatenate(rows) if rows else np.empty((0, *dim[1:]), worker.program.config.dtype)
+    index = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
+    return {"index": index, **_said(head, values if max(dim[2:], default=1) > 1 else values.reshape(-1, dim[1]))}
+
+
+def _head(worker: Worker) -> OpNode:
+    """The last loss. Raises ConfigError where there is none."""
+    heads = [node for node in worker.program.forward.ops.values() if OPS[node.op].loss]
+    if not heads:
+        raise ConfigError("nothing to predict: the network has no loss", "add a softmax layer, or squared_error")
+    return heads[-1]
+
+
+def _said(head: OpNode, values: Array) -> dict[str, Array]:
+    """What the values [n, K, ...] that a loss compares with labels say."""
+    if head.op in ("softmax", "negative_log_likelihood"):
+        return {"class": values.argmax(axis=1), "probability": values}
+    if head.op != "binary_cross_entropy":
+        return {"prediction": values}
+    if head.attributes["logits"]:
+        values = (0.5 * (1 + np.tanh(0.5 * values))).astype(values.dtype)
+    classes = (values > 0.5).astype(np.int64)
+    return {"class": classes[:, 0] if classes.shape[1] == 1 else classes, "probability": values}
