@@ -117,6 +117,7 @@ def test_what_does_not_fit_is_refused(op, attributes, dim, what, hint):
         ("slice", "H", ["a", 2]),
         ("crop", "H", [-1, 2]),
         ("pad", "padding", [1, 2, 3]),
+        ("pad", "value", "edge"),
         ("upsample", "mode", "cubic"),
         ("upsample", "scale", 0),
     ],
@@ -124,6 +125,13 @@ def test_what_does_not_fit_is_refused(op, attributes, dim, what, hint):
 def test_attributes_of_another_kind_are_refused(op, key, value):
     with pytest.raises(ValueError, match=r"^[a-z0-9\[][^\n]*$"):
         OPS[op].attributes[key].read(value, 2)
+
+
+@pytest.mark.parametrize(("op", "key"), [("crop", "margin"), ("pad", "padding")])
+@pytest.mark.parametrize("spatial", [-1, 0])
+def test_margins_of_no_space_are_refused(op, key, spatial):
+    with pytest.raises(ValueError, match=r"^left out where there are no spatial dimensions$"):
+        OPS[op].attributes[key].read(1, spatial)
 
 
 def test_every_letter_is_a_key_of_a_layer():

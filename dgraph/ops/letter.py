@@ -84,6 +84,8 @@ def _margin(value: Any, spatial: int) -> Margin | None:
 
 
 def _margins(value: Any, spatial: int) -> tuple[Margin, ...] | None:
+    if value is not None and spatial < 1:
+        raise ValueError("left out where there are no spatial dimensions")
     return None if value is None else PADDING.read(value, spatial)
 
 

@@ -15,17 +15,8 @@ import numpy as np
 from dgraph.kernels.call import Action, Array, Call, Kernel
 from dgraph.kernels.numpy.block import Carver, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent, Rule, assign_or_add, nbytes, sum_nbytes
-from dgraph.kernels.numpy.remap import Remap, RemapGradient, inputs_of, product, sum_over_repeats
+from dgraph.kernels.numpy.remap import Remap, RemapGradient, inputs_of, product, sum_over_repeats, total
 from dgraph.kernels.numpy.view import Operand
-
-
-def total(first: Array, *rest: Array) -> None:
-    """The rule `out = first + ...`, a copy of a single term; the last argument is `out`."""
-    *others, out = rest
-    if not others:
-        np.copyto(out, first)
-    for k, other in enumerate(others):
-        np.add(out if k else first, other, out=out)
 
 
 def _spread(operand: Operand, call: Call) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from types import MappingProxyType
 
 import numpy as np
@@ -19,6 +20,9 @@ from dgraph.kernels.numpy.block import Carver, Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent, assign_or_add, nbytes, sum_nbytes, sum_of
 from dgraph.kernels.numpy.view import Operand
 from dgraph.rect import Rect
+
+FEW = 16
+"""So many terms are summed as they are, one view after the other."""
 
 
 def inputs_of(call: Call, arrays: Mapping[str, Array], suffix: str = "") -> Iterator[tuple[str, Operand]]:
@@ -37,11 +41,30 @@ def product(first: Array, *rest: Array) -> None:
         np.multiply(out if k else first, other, out=out)
 
 
+def total(first: Array, *rest: Array) -> None:
+    """The rule `out = first + ...`, a copy of a single term; the last argument is `out`."""
+    *others, out = rest
+    if not others:
+        np.copyto(out, first)
+    for k, other in enumerate(others):
+        np.add(out if k else first, other, out=out)
+
+
 def sum_over_repeats(factors: Sequence[Array], target: Array, accumulate: bool, scratch: Array) -> Action:
-    """`target (+)= product of the factors`, summed over the axes of which the target has one element only."""
+    """`target (+)= product of the factors`, summed over the axes of which the target has one element only: in float64, unless a
+    few views of a single factor are all."""
     if factors[0].shape == target.shape:
         return assign_or_add(product, factors, target, accumulate, Carver(scratch))
+    repeats = [n if n != m else 1 for n, m in zip(factors[0].shape, target.shape, strict=True)]
+    if len(factors) == 1 and prod(repeats) <= FEW:
+        views = [factors[0][_at(place, repeats)] for place in np.ndindex(*repeats)]
+        return assign_or_add(total, views, target, accumulate, Carver(scratch))
     return sum_of(product if len(factors) > 1 else None, factors, target, accumulate, scratch)
+
+
+def _at(place: Sequence[int], repeats: Sequence[int]) -> tuple[slice, ...]:
+    """One element along the axes that are repeated, all along the others."""
+    return tuple(slice(x, x + 1) if n > 1 else slice(None) for x, n in zip(place, repeats, strict=True))
 
 
 def _box(operand: Operand, part: Rect, piece: Rect) -> Rect:
