@@ -177,7 +177,7 @@ def networks(draw):
     return config_text(layers, axes, str(shape), batch=batch)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(networks())
 def test_random_networks_on_random_layouts(text):
     config = load(text)
