@@ -216,9 +216,6 @@ def _check_labels(graph: Graph, data: Description) -> None:
         if node.op in CLASS_LOSSES and node.access.dims["input"][1] < (data.classes or 0):
             what = f"node {node.name}: {node.access.dims['input'][1]} classes are fewer than the data's {data.classes}"
             raise ConfigError(what, "every label needs a score").about(node.name, "attributes.classes")
-        if node.op == "binary_cross_entropy" and (data.classes or 0) > 2:
-            what = f"node {node.name}: binary cross-entropy tells 2 classes apart, the data has {data.classes}"
-            raise ConfigError(what, "take softmax").about(node.name)
 
 
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:

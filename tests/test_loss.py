@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from dgraph.config import parse_config
 from dgraph.error import ConfigError
+from dgraph.kernels.numpy import KERNELS
 from dgraph.ops import OPS
 from dgraph.runtime.communicator import OneRank
 from dgraph.train import Worker
@@ -14,7 +15,7 @@ from dgraph.verify import compare as compare_outcomes
 from dgraph.verify import one_rank, run_steps
 from tests.networks import program
 from tests.peer import compare, dims, torch
-from tests.problem import Problem
+from tests.problem import BUFFERS, Problem, bound, peak_of, placed
 
 F = torch.nn.functional
 WEIGHTS = st.floats(0.125, 4)
@@ -122,6 +123,32 @@ def test_negative_log_likelihood_is_that_of_torch(data):
 
     values = {"input": lambda random, dim: random.uniform(0.01, 1, dim)}
     compare(data, "negative_log_likelihood", {"weight": weight}, classes(data.draw), loss, values=values)
+
+
+ELEMENTS = {
+    "squared_error": {},
+    "half_squared_norm": {},
+    "absolute_error": {},
+    "huber": {},
+    "binary_cross_entropy": {"logits": True},
+    "evaluate_binary": {},
+    "evaluate_error": {},
+}
+DIM = (8, 16, 64, 64)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("name", [*ELEMENTS, "sum_targets", "negative_log_likelihood"])
+def test_actions_allocate_nothing(name, accumulate):
+    given = {"input": DIM, "labels": DIM, "targets": (2, 1, 1, 1)} if name in ELEMENTS else DIM
+    problem = Problem((name, ELEMENTS.get(name, {}), given), "float32", values={"input": np.full(DIM, 0.25)})
+    problem = problem.with_forward()
+    for gradient in (False, True) if problem.op.gradient else (False,):
+        call = problem.call(gradient, problem.access.space.whole, accumulate)
+        empty = {port: np.zeros(rect.size, "float32") for port, rect in call.rects.items()}
+        arrays = {port: placed((empty | problem.values)[port], (1, 2, 3, 0)) for port in call.rects}
+        assert peak_of(bound(call, arrays)) < BUFFERS
+        assert KERNELS[name, gradient].workspace(call) <= 1 << 20
 
 
 # --- values at the edge
