@@ -6,14 +6,15 @@ it, with the same result; the model passes ONNX's own checker.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 from dgraph.config import Config
-from dgraph.error import ConfigError
+from dgraph.error import ConfigError, DgraphError
 from dgraph.graph.node import Graph
 from dgraph.onnx.values import Values, initial_values, stored_values
+from dgraph.onnx.writing.draft import Draft
 from dgraph.onnx.writing.file import write_model, write_weights
 from dgraph.onnx.writing.model import draft_of, finish, model_of, needed, predicted
 from dgraph.program import forward_graph
@@ -51,14 +52,30 @@ def export(config: Config, checkpoint: Path | None, path: Path, any_batch: bool)
     if path.suffix == ".safetensors":
         write_weights(path, kept, values)
         return Exported(0, len(kept), elements)
-    return Exported(_write(forward, config.dtype, values, path, any_batch), len(kept), elements)
+    return Exported(_write(config, forward, values, path, any_batch), len(kept), elements)
 
 
-def _write(forward: Graph, dtype: str, values: Values, path: Path, any_batch: bool) -> int:
+def _write(config: Config, forward: Graph, values: Values, path: Path, any_batch: bool) -> int:
     tensor = predicted(forward)
     graph = needed(forward, tensor)
-    draft = draft_of(graph, dtype, tensor)
+    draft = draft_of(graph, config.dtype, tensor)
     output, dim = finish(draft, forward, tensor)
+    if any_batch:
+        _require_any_batch(config, draft)
     model = model_of(graph, draft, output, dim, any_batch)
     write_model(path, model, draft, values)
     return len(model.graph.node)
+
+
+def _require_any_batch(config: Config, draft: Draft) -> None:
+    """Raises ConfigError unless the network is the same for another batch."""
+    other = replace(config, data=replace(config.data, batch=config.data.batch + 1))
+    try:
+        _, _, forward = forward_graph(other, training=False)
+        tensor = predicted(forward)
+        changed = draft_of(needed(forward, tensor), config.dtype, tensor)
+        finish(changed, forward, tensor)
+    except DgraphError as error:
+        raise ConfigError(f"--any-batch: the batch is fixed: {error.what}", error.hint, error.place) from None
+    if changed.content() != draft.content():
+        raise ConfigError("--any-batch: the batch is fixed", "some node has its extent among its attributes")

@@ -86,6 +86,14 @@ class Draft:
         self.initializers[name] = Kept(values.shape, values=values)
         return name
 
+    def content(self) -> tuple[list[bytes], dict[str, tuple[Dim, str, bytes]]]:
+        """What a model is made of, to be compared."""
+        nodes = [node.SerializeToString(deterministic=True) for node in self.nodes]
+        given = {
+            name: b"" if kept.values is None else kept.values.tobytes() for name, kept in self.initializers.items()
+        }
+        return nodes, {name: (kept.dim, kept.tensor, given[name]) for name, kept in self.initializers.items()}
+
     @property
     def nbytes(self) -> int:
         """Bytes of all values."""

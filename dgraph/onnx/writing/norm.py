@@ -116,7 +116,7 @@ def _normalize(draft: Draft, node: OpNode) -> None:
     inputs = [ports[port] for port in ("input", *STATISTICS)]
     for port, value in (("scale", 1.0), ("shift", 0.0)):
         name, dim = f"{node.name}.{port}", node.access.dims[port]
-        given = draft.parameter(ports[port], dim) if port in ports else draft.filled(name, value, (1,) * len(dim))
+        given = draft.parameter(ports[port], dim) if port in ports else draft.filled(name, value, dim)
         inputs.append(given)
     inputs.append(draft.numbers(f"{node.name}.epsilon", node.attributes["epsilon"]))
     draft.call(normalize_function(), inputs, result(node), node.name)
