@@ -41,7 +41,7 @@ class Head:
         """How many classes it tells apart; 0: none, or several questions at once."""
         if self.node.op == "evaluate":
             return self.node.access.dims["probability"][1]
-        return 2 if self.node.op == "evaluate_binary" and self.labels[1] == 1 else 0
+        return 2 if self.node.op == "evaluate_binary" and self.labels[1:2] == (1,) else 0
 
 
 def heads_of(graph: Graph) -> tuple[Head, ...]:
@@ -118,7 +118,7 @@ class HeadMetrics:
     @property
     def samples(self) -> int:
         """How many places have labels: of several labels at a place, all count as one."""
-        return round(self.sums.get("samples", 0.0) / self.head.labels[1])
+        return round(self.sums.get("samples", 0.0) / prod(self.head.labels[1:2]))
 
     def _r2(self) -> float:
         """1 - sum of squared errors / sum of squares around the mean target; of targets that are all the same 1 or 0."""

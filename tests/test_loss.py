@@ -274,6 +274,39 @@ def test_several_heads_train_alike_on_any_mesh(template, mesh):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+def test_several_heads_train_alike_in_float32():
+    config = parse_config(text_of(HEADS, "{y: 2, x: 2}", "float32"), "net.yaml")
+    assert compare_outcomes(run_steps(config, 3), run_steps(one_rank(config), 3))["worst"] < 1e-4
+
+
+BINARY = """
+dtype: float64
+mesh: {{y: 2, x: 2}}
+data: {{source: synthetic, shape: [2, 6, 5], {labels}, batch: 6, samples: 32}}
+layers:
+  - {{name: a, conv: {{channels: 4, size: 3, padding: 1}}, nonlinearity: tanh, split: {{H: y, W: x}}}}
+  - {{name: b, {last}}}
+  - {{name: out, binary_cross_entropy: {{logits: {logits}, weight: 2}}}}
+train: {{optimizer: {{sgd: {{rate: 0.1}}}}, steps: 3}}
+"""
+PLACES = "label_shape: [1, 6, 5], classes: 2"
+
+
+@pytest.mark.parametrize(
+    ("labels", "logits", "last"),
+    [
+        (PLACES, "true", "conv: {channels: 1, size: 1}"),
+        (PLACES, "false", "conv: {channels: 1, size: 1}, nonlinearity: logistic, split: {C: x, H: y}"),
+        ("classes: 2", "true", "linear: {features: 1}, split: {N: [y, x]}"),
+    ],
+)
+def test_binary_cross_entropy_trains_alike_on_any_layout(labels, logits, last):
+    config = parse_config(BINARY.format(labels=labels, logits=logits, last=last), "net.yaml")
+    ours, theirs = run_steps(config, 3), run_steps(one_rank(config), 3)
+    assert compare_outcomes(ours, theirs)["worst"] < 1e-9
+    np.testing.assert_allclose(ours.metrics, theirs.metrics, rtol=1e-9)
+
+
 def test_losses_add_up_and_gradients_too():
     """The gradient of all heads is the sum of the gradients of each, the weights of the others being 0."""
 

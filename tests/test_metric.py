@@ -13,9 +13,11 @@ from dgraph.network import Network
 from dgraph.ops import OPS
 from dgraph.ops.metric import EXACT, METRICS
 from dgraph.predict import predict
+from dgraph.program import compile_config
 from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.thread import run_threads
 from dgraph.train import TrainOptions, Worker, train
+from dgraph.verify import one_rank
 from tests.networks import load, program
 from tests.peer import cuts, dims, summed
 from tests.problem import Problem
@@ -220,6 +222,31 @@ def test_figures_of_one_probability(mesh, tmp_path):
     assert figures["confusion"] == measures.confusion_matrix(t, found["class"]).tolist()
     expected = {"loss": measures.log_loss(t, p[:, 0]), "accuracy": measures.accuracy_score(t, found["class"])}
     assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("split", ["{H: y, W: x}", "{N: x, O: y}"])
+def test_figures_of_places(split):
+    text = f"""
+mesh: {{y: 2, x: 2}}
+data: {{source: synthetic, shape: [2, 5, 6], label_shape: [1, 5, 6], classes: 3, batch: 7, samples: 20}}
+layers:
+  - {{name: c, conv: {{channels: 3, size: 3, padding: 1}}, split: {split}}}
+  - {{name: out, cross_entropy: {{smoothing: 0.1}}}}
+train: {{optimizer: {{sgd: {{rate: 0.1}}}}, steps: 1}}
+"""
+
+    def body(worker):
+        return worker.evaluate("test", True).result(), predict(worker, "test")
+
+    config = load(text, ["data.shares={train: 0.5, test: 0.5}"])
+    (figures, found), *_ = run(compile_config(config), body)
+    (alone, expected), *_ = run(compile_config(one_rank(config)), body)
+    assert figures["samples"] == np.sum(figures["confusion"]) == 300
+    assert figures["confusion"] == alone["confusion"]
+    assert figures["accuracy"] == alone["accuracy"] == np.trace(figures["confusion"]) / 300
+    assert figures["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+    assert found["class"].shape == (10, 5, 6)
+    np.testing.assert_allclose(found["probability"], expected["probability"], rtol=1e-5)
 
 
 def test_a_confusion_matrix_of_many_classes_is_made_on_demand():
