@@ -339,15 +339,7 @@ def _map(call: Call, port: str) -> Map:
     return call.access.maps[port.removesuffix(".delta")]
 
 
+_PARAMETERS = {"conv": "filters", "conv_transpose": "filters", "linear": "weights", "tiled": "filters"}
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
-    {
-        (op, gradient): Contraction(parameter)
-        for op, parameter in (
-            ("conv", "filters"),
-            ("conv_transpose", "filters"),
-            ("linear", "weights"),
-            ("tiled", "filters"),
-        )
-        for gradient in (False, True)
-    }
+    {(op, gradient): Contraction(name) for op, name in _PARAMETERS.items() for gradient in (False, True)}
 )
