@@ -1,4 +1,4 @@
-"""A residual network in one layout throughout sends only halos, statistics and parameter gradients; counted on plans of all ranks."""
+"""A residual network in one layout throughout sends only halos, statistics and parameter gradients: counted on all ranks' plans."""
 
 import pytest
 
