@@ -13,6 +13,7 @@ for training alone (masks, indices, statistics) are left out where dgraph does n
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -225,6 +226,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--failed", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the counts as one JSON object on the last line")
     options = parser.parse_args()
     with np.errstate(all="ignore"):
         verdicts = [judge(case) for case in cases(options.words)]
@@ -237,6 +239,8 @@ def main() -> int:
         for one in group if state == "failed" or not options.failed else ():
             print(f"{state}: {one.name}: {shown(one)}")
     print(", ".join(f"{len(group)} {state}" for state, group in groups.items()))
+    if options.json:
+        print(json.dumps({state: len(group) for state, group in groups.items()}))
     return 1 if groups["failed"] else 0
 
 

@@ -118,10 +118,12 @@ def _labels(network: Network, scores: str, classes: bool) -> tuple[dict[str, Any
 def _loss(network: Network, name: str, op: str, compared: str, labels: str, output: str) -> list[NodeSpec]:
     """The loss, and the nodes that find its metrics."""
     probability = output if network.dims[output] == network.dims[compared] else f"{name}.probability"
-    outputs = (("probability", probability),) if op == "softmax" and probability != f"{name}.probability" else ()
-    loss = NodeSpec(name, op, (("input", compared), ("labels", labels)), outputs)
+    usual = op != "softmax" or probability == f"{name}.probability"
+    loss = f"{name}.loss" if probability == f"{name}.output" else f"{name}.output"
+    outputs = () if usual else (("probability", probability), ("output", loss))
+    head = NodeSpec(name, op, (("input", compared), ("labels", labels)), outputs)
     metrics = f"{name}.evaluate"
-    read = [("labels", labels), ("loss", f"{name}.output"), *(("params", one) for one in network.values)]
+    read = [("labels", labels), ("loss", loss), *(("params", one) for one in network.values)]
     extra = []
     if op == "softmax":
         finder = NodeSpec(metrics, "evaluate", (("probability", probability), *read))
@@ -132,4 +134,4 @@ def _loss(network: Network, name: str, op: str, compared: str, labels: str, outp
         finder = NodeSpec(
             metrics, "evaluate_error", (("input", compared), ("targets", f"{name}.targets.output"), *read)
         )
-    return [loss, *extra, finder, NodeSpec(f"{metrics}.accuracy", "accuracy", (("input", f"{metrics}.output"),))]
+    return [head, *extra, finder, NodeSpec(f"{metrics}.accuracy", "accuracy", (("input", f"{metrics}.output"),))]

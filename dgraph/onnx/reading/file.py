@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
+from typing import Any
 
 import numpy as np
 import onnx
@@ -68,14 +69,15 @@ def read_model(path: Path) -> Model:
 
 def model_of(proto: onnx.ModelProto, path: Path) -> Model:
     """The model in memory; `path` is where it came from. Takes the initializers out of `proto`."""
+    with _damage(path):
+        _check_text(proto)
     opset = _opset(proto, path)
     graph = proto.graph
     if graph.sparse_initializer:
         raise ConfigError(f"{path}: sparse initializers are not supported")
     with _damage(path):
         arrays = {tensor.name: tensor_values(tensor, path) for tensor in graph.initializer}
-    _name_initializers(graph)
-    with _damage(path):
+        _name_initializers(graph)
         onnx.checker.check_model(proto)
     inputs = tuple(_input(info, path) for info in graph.input if info.name not in arrays)
     origin = " ".join(word for word in (proto.producer_name, proto.producer_version) if word)
@@ -92,6 +94,17 @@ def _damage(path: Path) -> Iterator[None]:
     except (DecodeError, onnx.checker.ValidationError, ValueError, TypeError, RecursionError, OverflowError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise DataError(f"{path}: damaged, or no ONNX model", lines[0] if lines else "") from None
+
+
+def _check_text(message: Any) -> None:
+    """Raises ValueError for names that are no text, which a damaged file may have."""
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, (str, bytes)) or hasattr(value, "ListFields") else value
+        if field.type == field.TYPE_MESSAGE:
+            for one in values:
+                _check_text(one)
+        elif field.type == field.TYPE_STRING and any(isinstance(one, bytes) for one in values):
+            raise ValueError(f"a {field.name} is no text")
 
 
 def _opset(proto: onnx.ModelProto, path: Path) -> int:

@@ -40,6 +40,7 @@ class Intake:
     values: dict[str, Array] = field(default_factory=dict)
     _origins: dict[str, str] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
+    _nodes: set[str] = field(default_factory=set)
 
     # --- what a node reads
 
@@ -93,29 +94,32 @@ class Intake:
 
     def feed(self, spec: NodeSpec, given: str, port: str) -> None:
         """Adds a node that has no inputs; `given` is what the model calls the tensor of its port."""
-        self._taken.add(spec.name)
+        self._nodes.add(spec.name)
+        self._taken |= {tensor for _, tensor in spec.outputs}
         self._add(spec, {given: port})
 
     def step(self, node: Node, op: str, inputs: Ports, attributes: Attributes = EMPTY, mark: str = "") -> str:
         """Adds one of several nodes that stand for a node of the model, named after it and a mark; gives the tensor that it
         writes."""
-        spec = NodeSpec(self.unique(f"{self.base(node)}{mark}"), op, tuple(inputs), (), _plain(attributes))
-        return self._added(node, spec, {})
+        name = _free(f"{self.base(node)}{mark}", self._nodes)
+        outputs = self._outputs(name, op, {})
+        return self._added(node, NodeSpec(name, op, tuple(inputs), outputs, _plain(attributes)), {})
 
-    def add(self, node: Node, op: str, inputs: Ports, attributes: Attributes = EMPTY, mark: str = "",
-            port: str = _OUTPUT) -> str:  # fmt: skip
-        """The same with the last or only one of them: its `port` writes the first output of the node.
+    def add(self, node: Node, op: str, inputs: Ports, attributes: Attributes = EMPTY, mark: str = "") -> str:
+        """The same with the last or only one of them, which writes the first output of the node.
 
         Raises ConfigError, naming the node, for what the op does not take.
         """
-        name = self.unique(f"{self.base(node)}{mark}")
-        wanted, default = spelt(node.outputs[0]), f"{name}.{port}"
-        written = default if wanted in self._taken else wanted
-        self._taken.add(written)
-        outputs = () if written == default else ((port, written),)
-        return self._added(
-            node, NodeSpec(name, op, tuple(inputs), outputs, _plain(attributes)), {node.outputs[0]: port}
-        )
+        name = _free(f"{self.base(node)}{mark}", self._nodes)
+        outputs = self._outputs(name, op, {_OUTPUT: node.outputs[0]})
+        spec = NodeSpec(name, op, tuple(inputs), outputs, _plain(attributes))
+        return self._added(node, spec, {node.outputs[0]: _OUTPUT})
+
+    def _outputs(self, name: str, op: str, wanted: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """The tensors that a node writes, where they are not called as usual."""
+        usual = {port: f"{name}.{port}" for port in OPS[op].outputs}
+        found = {port: self.unique(wanted.get(port, tensor)) for port, tensor in usual.items()}
+        return tuple((port, tensor) for port, tensor in found.items() if tensor != usual[port])
 
     def _added(self, node: Node, spec: NodeSpec, written: Mapping[str, str]) -> str:
         try:
@@ -146,14 +150,18 @@ class Intake:
         return spelt(node.name or node.outputs[0].removesuffix(f".{_OUTPUT}") or node.op.lower())
 
     def unique(self, name: str) -> str:
-        """That name, or one like it that is not taken yet; takes it."""
-        plain = spelt(name)
-        found, count = plain, 1
-        while found in self._taken:
-            count += 1
-            found = f"{plain}_{count}"
-        self._taken.add(found)
-        return found
+        """A name for a tensor: this, or one like it that is not taken yet; takes it."""
+        return _free(name, self._taken)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    plain = spelt(name)
+    found, count = plain, 1
+    while found in taken:
+        count += 1
+        found = f"{plain}_{count}"
+    taken.add(found)
+    return found
 
 
 def _plain(attributes: Attributes) -> Attributes:
