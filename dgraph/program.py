@@ -83,7 +83,9 @@ class Program:
     def expanded(self) -> dict[str, Any]:
         """The config in its node form: every node and parameter declared, no layers. It loads back to the same graph."""
         nodes, parameters = specs_of(self.forward)
-        values = {key: value for key, value in self.config.resolved().items() if key != "layers"}
+        values = {
+            key: value for key, value in self.config.resolved().items() if key not in ("layers", "nodes", "parameters")
+        }
         return values | {
             "nodes": [plain_node(spec) for spec in nodes],
             "parameters": {spec.name: plain_parameter(spec) for spec in parameters},

@@ -108,6 +108,7 @@ def test_the_node_form_loads_back_to_the_same_program(name, tmp_path, capsys):
     (tmp_path / "nodes.yaml").write_text(capsys.readouterr().out)
     again, once = (compile_config(load_config(path)) for path in (tmp_path / "nodes.yaml", CONFIGS / f"{name}.yaml"))
     assert again.expanded() == once.expanded()
+    assert again.digest() == once.digest()
     assert dump(again.layout, 0, OPS) == dump(once.layout, 0, OPS)
 
 

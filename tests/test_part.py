@@ -51,7 +51,9 @@ def test_one_layout_throughout_needs_no_copies():
 
 def test_the_expanded_form_gives_the_same_graph():
     made = program(text())
-    assert made.expanded() == program_of(made).expanded()
+    again = program_of(made)
+    assert made.expanded() == again.expanded()
+    assert made.digest() == again.digest()
 
 
 def program_of(made):

@@ -83,8 +83,9 @@ def _rebuilt(graph: Graph, instead: Mapping[tuple[str, str, str], str], table: M
         if copy not in copies.setdefault(tensor, []):
             copies[tensor].append(copy)
     ops: dict[str, OpNode] = {}
-    tensors = dict(graph.tensors)
+    tensors: dict[str, TensorNode] = {}
     for node in graph.ops.values():
+        tensors |= {tensor: graph.tensors[tensor] for _, tensor in (*node.inputs, *node.outputs)}
         inputs = tuple((port, _read(instead, node.name, port, tensor)) for port, tensor in node.inputs)
         ops[node.name] = replace(node, inputs=inputs)
         for _, tensor in node.outputs:
