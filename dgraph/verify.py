@@ -1,7 +1,8 @@
 """Equality of layouts: the same steps on many ranks and on one, side by side.
 
-In: a config. Out: how far loss, gradients and parameters differ. Promise: ranks are threads of this process that exchange messages
-by rendezvous, with nothing buffered; every rank runs the very program that it runs under MPI.
+In: a config. Out: how far loss, gradients and parameters differ, and the loss of an evaluation with these parameters. Promise:
+ranks are threads of this process that exchange messages by rendezvous, with nothing buffered; every rank runs the very program that
+it runs under MPI.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ from dgraph.runtime.thread import run_threads
 from dgraph.train import Worker
 
 Part = tuple[Rect, Array]
+SMALL = 1e-3
+"""Tensors count as at least this share of the largest one of their kind."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What some steps gave: the metrics of every step, and, whole, the last gradients and the parameters."""
+    """What some steps gave: the metrics of every step and of an evaluation after them, and, whole, the last gradients and the
+    parameters."""
 
     metrics: list[Array | None]
+    evaluation: Array | None
     gradients: Mapping[str, Array]
     parameters: Mapping[str, Array]
 
@@ -42,8 +47,10 @@ def run_steps(config: Config, steps: int) -> Outcome:
         parts = run_threads(program.ranks, lambda communicator: _run_rank(program, communicator, steps), 120.0)
     gradients = [t.name for t in program.graph.tensors.values() if t.role == "gradient"]
     parameters = [p.name for p in program.graph.kept]
+    *metrics, evaluation = parts[0][0]
     return Outcome(
-        metrics=parts[0][0],
+        metrics=metrics,
+        evaluation=evaluation,
         gradients={name: _assemble(program, name, [found for _, found in parts]) for name in gradients},
         parameters={name: _assemble(program, name, [found for _, found in parts]) for name in parameters},
     )
@@ -62,6 +69,7 @@ def one_rank(config: Config) -> Config:
 
 
 def _run_rank(program: Program, communicator: Communicator, steps: int) -> tuple[list[Array | None], dict[str, Part]]:
+    """The metrics of the steps and of an evaluation of the first batch, and what this rank reads of gradients and parameters."""
     worker = Worker(program, communicator)
     batches = worker.batches("train", shuffle=True)
     metrics = []
@@ -73,6 +81,9 @@ def _run_rank(program: Program, communicator: Communicator, steps: int) -> tuple
         value = worker.engine.value(tensor.name) if tensor.role in ("gradient", "parameter", "state") else None
         if value is not None:
             found[tensor.name] = (program.layout.read_rect(tensor.name, communicator.rank), value.copy())
+    worker.indices = batches.indices(0, 0)
+    worker.engine.forward()
+    metrics.append(worker.metrics())
     communicator.close()
     return metrics, found
 
@@ -89,8 +100,9 @@ def _assemble(program: Program, tensor: str, ranks: list[dict[str, Part]]) -> Ar
     return whole
 
 
-def difference(ours: Array, theirs: Array, gaps: bool = False) -> float:
-    """The largest difference of two arrays where either has a value, relative to the largest value; infinity where only one has.
+def difference(ours: Array, theirs: Array, gaps: bool = False, least: float = 0.0) -> float:
+    """The largest difference of two arrays where either has a value, relative to the largest value, or to `least` if that is
+    larger; infinity where only one has.
 
     `gaps`: theirs, of one rank, may have more: its bounding box also holds what lies between the windows of two ranks.
     """
@@ -100,22 +112,45 @@ def difference(ours: Array, theirs: Array, gaps: bool = False) -> float:
         return float("inf")
     if not known.any():
         return 0.0
-    scale = float(np.abs(theirs[known]).max())
+    scale = max(float(np.abs(theirs[known]).max()), least)
     worst = float(np.abs(ours[known] - theirs[known]).max())
     return worst / scale if scale > 0 else worst
 
 
 def compare(ours: Outcome, theirs: Outcome) -> dict[str, Any]:
-    """Relative differences of two outcomes of one network: `loss`, `gradients` and `parameters` by tensor, and `worst`."""
-    losses = [
-        abs(float(a[0]) - float(b[0])) / max(abs(float(b[0])), 1e-300)
-        for a, b in zip(ours.metrics, theirs.metrics, strict=True)
-        if a is not None and b is not None
-    ]
+    """Relative differences of two outcomes of one network: `loss`, `evaluation`, `gradients` and `parameters` by tensor, `worst`.
+
+    A gradient counts as no smaller than a thousandth of the largest, and a parameter likewise: what is zero but for rounding, as
+    the gradient of a bias before a norm, has no digits in common.
+    """
+    losses = [_loss_difference(a, b) for a, b in zip(ours.metrics, theirs.metrics, strict=True)]
+    least = SMALL * _largest(theirs.gradients)
     gradients = {
-        name: difference(ours.gradients[name], value, name.removesuffix(".grad") not in theirs.parameters)
+        name: difference(ours.gradients[name], value, name.removesuffix(".grad") not in theirs.parameters, least)
         for name, value in theirs.gradients.items()
     }
-    parameters = {name: difference(ours.parameters[name], value) for name, value in theirs.parameters.items()}
-    result: dict[str, Any] = {"loss": max(losses, default=0.0), "gradients": gradients, "parameters": parameters}
-    return result | {"worst": max([result["loss"], *gradients.values(), *parameters.values()])}
+    least = SMALL * _largest(theirs.parameters)
+    parameters = {
+        name: difference(ours.parameters[name], value, least=least) for name, value in theirs.parameters.items()
+    }
+    result: dict[str, Any] = {
+        "loss": max(losses, default=0.0),
+        "evaluation": _loss_difference(ours.evaluation, theirs.evaluation),
+        "gradients": gradients,
+        "parameters": parameters,
+    }
+    return result | {"worst": max([result["loss"], result["evaluation"], *gradients.values(), *parameters.values()])}
+
+
+def _loss_difference(ours: Array | None, theirs: Array | None) -> float:
+    """The relative difference of the losses in two arrays of metrics; 0 where there are none."""
+    if ours is None or theirs is None:
+        return 0.0
+    return abs(float(ours[0]) - float(theirs[0])) / max(abs(float(theirs[0])), 1e-300)
+
+
+def _largest(tensors: Mapping[str, Array]) -> float:
+    """The largest value of all that are there."""
+    return max(
+        (float(np.nanmax(np.abs(tensor))) for tensor in tensors.values() if not np.isnan(tensor).all()), default=0.0
+    )

@@ -19,12 +19,13 @@ LIMITS = {"float32": 1e-4, "float64": 1e-10}
 @planned
 @click.option("--steps", type=click.IntRange(1), default=5, show_default=True)
 def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, steps: int) -> int:
-    """Train CONFIG for some steps on its mesh (ranks are threads here) and on one rank; compare loss, gradients, parameters."""
+    """Train CONFIG for some steps on its mesh (ranks are threads here) and on one rank; compare loss, gradients, parameters
+    and an evaluation."""
     loaded = load_config(config, overrides, ranks)
     result = compare(run_steps(loaded, steps), run_steps(one_rank(loaded), steps))
     limit = LIMITS[loaded.dtype]
     ok = result["worst"] <= limit
-    rows = [("loss", f"{result['loss']:.2e}")]
+    rows = [(name, f"{result[name]:.2e}") for name in ("loss", "evaluation")]
     rows += [(name, f"{value:.2e}") for name, value in {**result["gradients"], **result["parameters"]}.items()]
     table(f"{loaded.name}: largest relative difference to one rank after {steps} steps", ["value", "difference"], rows)
     print(f"{'equal' if ok else 'NOT EQUAL'}: worst {result['worst']:.2e}, limit {limit:.0e} for {loaded.dtype}")
