@@ -81,6 +81,14 @@ SAME = {
     "a channel's factor": ([make_node("Mul", ["x", "w"], ["y"])], {"w": values(3, 1, 1)}),
     "a factor in front": ([make_node("Mul", ["w", "x"], ["y"])], {"w": np.float32(0.3)}),
     "a constant taken away": ([make_node("Sub", ["x", "w"], ["y"])], {"w": values(3, 1, 6)}),
+    "a division": ([make_node("Div", ["x", "w"], ["y"])], {"w": np.float32([[[2]], [[3]], [[-5]]])}),
+    "a shape that is computed": (
+        [
+            make_node("Shape", ["x"], ["d"]), make_node("Gather", ["d", "0"], ["n"]), make_node("Reshape", ["n", "1"], ["m"]),
+            make_node("Concat", ["m", "-1"], ["s"], axis=0), make_node("Reshape", ["x", "s"], ["y"]),
+        ],
+        {"0": np.array(0), "1": np.array([1]), "-1": np.array([-1])},
+    ),
     "a product with a matrix": ([FLAT, make_node("MatMul", ["h", "w"], ["y"])], {"w": values(108, 5)}),
     "a product with factors": (
         [FLAT, make_node("Gemm", ["h", "w", "b"], ["y"], alpha=0.5, beta=2.0)],
@@ -176,6 +184,9 @@ REFUSED = {
         [make_node("BatchNormalization", ["x", *"abcd"], ["y", "m", "v"], training_mode=1)], {name: values(3) for name in "abcd"}),
     "m.onnx: tensor w of type FLOAT16 (supported are float32, float64, int64, int32, bool)": (
         [conv()], {"w": values(4, 3, 3, 3).astype(np.float16)}),
+    "m.onnx: node 0 (Reshape): it cannot be computed (cannot reshape array of size 4 into shape (3,))": (
+        [make_node("Reshape", ["w", "s"], ["h"]), make_node("Add", ["x", "h"], ["y"])], {"w": values(4), "s": np.array([3])}),
+    "m.onnx: node 0 (Div): input w holds a 0": ([make_node("Div", ["x", "w"], ["y"])], {"w": np.float32([0])}),
     "m.onnx: output y is a constant (it depends on no input)": ([make_node("Constant", [], ["y"], value_float=1.0)], {}),
 }  # fmt: skip
 

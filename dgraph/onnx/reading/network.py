@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from dgraph.error import ConfigError
 from dgraph.graph.node import EMPTY, Dim
@@ -19,6 +20,7 @@ from dgraph.graph.spec import NodeSpec
 from dgraph.kernels.call import Array
 from dgraph.onnx.reading import function, norm, pointwise, shape, window
 from dgraph.onnx.reading.file import Input, Model, tensor_values
+from dgraph.onnx.reading.fold import folded
 from dgraph.onnx.reading.intake import Intake
 from dgraph.onnx.reading.node import Node
 
@@ -69,7 +71,7 @@ def read_network(model: Model, path: Path, feed: Feed, batch: int, given: Mappin
         intake.feed(spec, one.name, port)
     inputs = dict(intake.names)
     for number, proto in enumerate(model.nodes):
-        _read(intake, Node(proto, number, model.opset, path), model, path)
+        _read(intake, Node(proto, number, model.opset, path), proto, model)
     for name in model.outputs:
         if name not in intake.names:
             raise ConfigError(f"{path}: output {name} is a constant", "it depends on no input")
@@ -78,11 +80,12 @@ def read_network(model: Model, path: Path, feed: Feed, batch: int, given: Mappin
     return Network(dtype, tuple(intake.specs), intake.values, dims, inputs, outputs)
 
 
-def _read(intake: Intake, node: Node, model: Model, path: Path) -> None:
-    if node.domain in _STANDARD and node.op == "Constant":
-        intake.constants[node.outputs[0]] = _constant(node, path)
-        node.finish()
-        return
+def _read(intake: Intake, node: Node, proto: onnx.NodeProto, model: Model) -> None:
+    if node.domain in _STANDARD:
+        value = _constant(node) if node.op == "Constant" else folded(intake, node, proto)
+        if value is not None:
+            intake.constants[node.outputs[0]] = value
+            return
     if function.is_own(node, model.functions):
         reader = function.READ[node.op]
     elif node.domain in _STANDARD and node.op in _READ:
@@ -94,10 +97,10 @@ def _read(intake: Intake, node: Node, model: Model, path: Path) -> None:
     node.finish()
 
 
-def _constant(node: Node, path: Path) -> Array:
+def _constant(node: Node) -> Array:
     value = node.take("value")
     if value is not None:
-        return tensor_values(value, path)
+        return tensor_values(value, node.path)
     for key, dtype in _NUMBERS.items():
         value = node.take(key)
         if value is not None:

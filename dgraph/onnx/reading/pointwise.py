@@ -78,11 +78,19 @@ def _joined(intake: Intake, node: Node, op: str) -> None:
         _scaled(intake, node, k, given, values)
 
 
-def _scaled(intake: Intake, node: Node, k: int, given: str, values: Any) -> None:
+def _div(intake: Intake, node: Node) -> None:
+    """A division by a constant is a product with its inverse."""
+    given, divisor = intake.given(node), intake.constant(node, 1)
+    if not divisor.all():
+        raise node.refuse(f"input {node.inputs[1]} holds a 0")
+    _scaled(intake, node, 1, given, 1 / divisor, "inverse")
+
+
+def _scaled(intake: Intake, node: Node, k: int, given: str, values: Any, how: str = "") -> None:
     """A product with one number, or with one number a channel: a convolution of every channel by itself."""
     dim = intake.tensors[given].dim
     if values.size == 1 and values.ndim <= len(dim):
-        intake.add(node, "affine", [("input", given), ("a", intake.parameter(node, k, values.reshape(1)))])
+        intake.add(node, "affine", [("input", given), ("a", intake.parameter(node, k, values.reshape(1), how))])
         return
     whole = values.reshape(*(1 for _ in dim[values.ndim :]), *values.shape) if values.ndim <= len(dim) else values
     if len(dim) < 3 or whole.shape != (1, dim[1], *(1 for _ in dim[2:])):
@@ -90,7 +98,7 @@ def _scaled(intake: Intake, node: Node, k: int, given: str, values: Any) -> None
             f"a factor of dim {list(values.shape)} for an input of dim {list(dim)}", "one number, or one a channel"
         )
     ones = [1] * (len(dim) - 2)
-    filters = intake.parameter(node, k, whole.reshape(dim[1], 1, *ones))
+    filters = intake.parameter(node, k, whole.reshape(dim[1], 1, *ones), how)
     attributes = {"channels": dim[1], "size": ones, "groups": dim[1]}
     intake.add(node, "conv", [("input", given), ("filters", filters)], attributes)
 
@@ -128,6 +136,7 @@ READ: Mapping[str, Read] = {
     "Sum": partial(_joined, op="add"),
     "Mul": partial(_joined, op="multiply"),
     "Sub": _sub,
+    "Div": _div,
     "Concat": _concat,
     "Dropout": _dropout,
 }
