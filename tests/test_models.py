@@ -14,6 +14,7 @@ from dgraph.models import expand
 from dgraph.ops import OPS
 from dgraph.plan.check import check_plan
 from dgraph.plan.make import make_plan
+from tests.networks import config_text, program
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 HEAD = "{name: out, softmax: {classes: 3}}"
@@ -129,8 +130,19 @@ def test_metrics_read_every_parameter_in_order():
 
 @pytest.mark.parametrize(("shape", "letters"), [("[2, 9]", "CW"), ("[2, 9, 9]", "CHW"), ("[2, 9, 9, 9]", "CDHW")])
 def test_bias_all_spans_channels_and_space(shape, letters):
-    nodes, _ = expanded("{name: L, tiled: {channels: 2, tile: 1, size: 2, stride: 1}}", shape=shape)
-    assert nodes["L.filterA"].attributes == {"bias": letters}
+    layers = ["{name: L, tiled: {channels: 2, tile: 1, size: 2, stride: 1}}", "{name: out, softmax: {classes: 3}}"]
+    made = program(config_text(layers, shape=shape))
+    assert made.forward.ops["L.filterA"].attributes["bias"] == letters
+
+
+def test_bias_all_spans_what_the_tensor_has_and_not_the_data():
+    layers = [
+        "{name: F, flatten: {}}",
+        "{name: L, linear: {features: 2}, affine: {bias: all}}",
+        "{name: out, softmax: {classes: 3}}",
+    ]
+    made = program(config_text(layers))
+    assert made.forward.tensors["L.b"].dim == (1, 2)
 
 
 def test_splits_go_to_the_main_node_and_to_the_loss():

@@ -73,7 +73,7 @@ class Part:
     output: str | None
 
 
-def expand_layer(layer: LayerConfig, tensors: Sequence[str], letters: str) -> Part:
+def expand_layer(layer: LayerConfig, tensors: Sequence[str]) -> Part:
     """The part of a network that a layer of any kind but a loss stands for.
 
     Parameters
@@ -82,8 +82,6 @@ def expand_layer(layer: LayerConfig, tensors: Sequence[str], letters: str) -> Pa
         The layer; its split and pieces go to the first node, and the others follow their input.
     tensors : sequence of str
         The tensor [N, C, spatial ...] that it reads; several for a layer that joins them.
-    letters : str
-        C and the spatial letters, such as CHW: what the bias `all` spans.
     """
     first = f"{layer.name}.{_NODE.get(layer.kind, layer.kind)}"
     part = Part((), (), tensors[0])
@@ -97,7 +95,7 @@ def expand_layer(layer: LayerConfig, tensors: Sequence[str], letters: str) -> Pa
         part = then(part, first, op, attributes)
     if layer.affine is not None:
         name = first if layer.kind == "affine" else f"{first}A"
-        part = _affine(part, layer, layer.affine, name, letters)
+        part = _affine(part, layer, layer.affine, name)
     if layer.norm is not None:
         part = expand_norm(part, layer, layer.norm)
         first = f"{layer.name}.normalize" if layer.kind in NORM_KINDS else first
@@ -118,13 +116,12 @@ def _weighted(part: Part, layer: LayerConfig, name: str) -> Part:
     return then(part, name, layer.kind, layer.attributes, ((_WEIGHTS[layer.kind], weights.name),))
 
 
-def _affine(part: Part, layer: LayerConfig, affine: AffineConfig, name: str, letters: str) -> Part:
-    bias = letters if affine.bias == "all" else affine.bias
+def _affine(part: Part, layer: LayerConfig, affine: AffineConfig, name: str) -> Part:
     scales = (parameter(layer, "a", ONE),) if affine.scale else ()
-    biases = (parameter(layer, "b", ZERO),) if bias else ()
+    biases = (parameter(layer, "b", ZERO),) if affine.bias else ()
     part = replace(part, parameters=(*part.parameters, *scales, *biases))
     ports = (*(("a", a.name) for a in scales), *(("b", b.name) for b in biases))
-    return then(part, name, "affine", {"bias": bias} if bias else {}, ports)
+    return then(part, name, "affine", {"bias": affine.bias} if affine.bias else {}, ports)
 
 
 def _nonlinear(part: Part, layer: LayerConfig, nonlinearity: Nonlinearity, name: str) -> Part:

@@ -54,8 +54,7 @@ def expand(
     given = dict(data.outputs) if data else {}
     name = data.name if data else _ADDED
     raw, labels = given.get("raw_data", f"{name}.raw_output"), given.get("labels", f"{name}.labels_output")
-    letters = "C" + "DHW"[4 - len(shape) :]
-    parts = _expand_layers(config.layers, raw, labels, letters)
+    parts = _expand_layers(config.layers, raw, labels)
     own = [parameter for part in parts for parameter in part.parameters]
     parameters = _merge((*own, *_read_by(config.nodes)), config.parameters)
     order = tuple(("params", parameter.name) for parameter in parameters)
@@ -71,7 +70,7 @@ def _data_node(config: Config, shape: tuple[int, ...], label_shape: tuple[int, .
     return NodeSpec(_ADDED, "data", (), attributes=MappingProxyType(attributes), split=data.split, place=data.place)
 
 
-def _expand_layers(layers: Sequence[LayerConfig], raw: str, labels: str, letters: str) -> list[Part]:
+def _expand_layers(layers: Sequence[LayerConfig], raw: str, labels: str) -> list[Part]:
     parts: list[Part] = []
     outputs: dict[str, str | None] = {_ADDED: raw}
     before = _ADDED
@@ -84,7 +83,7 @@ def _expand_layers(layers: Sequence[LayerConfig], raw: str, labels: str, letters
         elif layer.kind in LOSSES:
             part = expand_loss(layer, tensors[0], labels)
         else:
-            part = expand_layer(layer, tensors, letters)
+            part = expand_layer(layer, tensors)
         parts.append(part)
         outputs[layer.name] = part.output
         before = layer.name

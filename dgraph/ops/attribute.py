@@ -68,9 +68,11 @@ def _flag(value: Any, spatial: int) -> bool:
 
 def _letters(value: Any, spatial: int) -> str:
     allowed = [name.upper() for name in dimension_labels(spatial + 2)]
+    if value == "all":
+        return "".join(allowed[1:])
     named = re.findall(r"[A-Z][0-9]*", value) if isinstance(value, str) else None
     if named is None or "".join(named) != value or not {*named} <= {*allowed} or len({*named}) != len(named):
-        raise ValueError(f"a string of different letters out of {''.join(allowed)}")
+        raise ValueError(f"a string of different letters out of {''.join(allowed)}, or all")
     return str(value)
 
 
@@ -137,7 +139,7 @@ def flag(default: bool) -> Attribute:
 
 
 def letters(default: str) -> Attribute:
-    """Dimension letters, such as CHW."""
+    """Dimension letters, such as CHW; `all` stands for those of a sample."""
     return Attribute(_letters, default)
 
 
