@@ -133,6 +133,9 @@ def _letter_pieces(access: Access, target: str | tuple[str, str], split: Split |
     sizes = split.sizes if split else None
     if sizes is not None:
         _check_sizes(sizes, axes, total, node, letter, mesh)
+        if count is not None:
+            what = f"node {node.name}: {letter} has both sizes and pieces"
+            raise ConfigError(what, "pieces are those of a fixed grid").about(node.name, f"pieces.{letter}")
     if count is None:
         intervals = [cut(mesh, total, axes, sizes)]
     else:
