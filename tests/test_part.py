@@ -1,5 +1,7 @@
 """Readers of one tensor in layouts that have little in common: what they read, send, and give."""
 
+import pytest
+
 from dgraph.program import plan_summary
 from dgraph.verify import compare, one_rank, run_steps
 from tests.networks import config_text, load, program
@@ -49,8 +51,9 @@ def test_one_layout_throughout_needs_no_copies():
     assert not [name for name in program(text(layers=layers)).graph.ops if ".copy" in name]
 
 
-def test_the_expanded_form_gives_the_same_graph():
-    made = program(text())
+@pytest.mark.parametrize("more", [(), ("{name: other, softmax: {classes: 3}, input: J}",)])
+def test_the_expanded_form_gives_the_same_graph(more):
+    made = program(text(layers=(*SKIP, *more)))
     again = program_of(made)
     assert made.expanded() == again.expanded()
     assert made.digest() == again.digest()

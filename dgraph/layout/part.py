@@ -85,7 +85,8 @@ def _rebuilt(graph: Graph, instead: Mapping[tuple[str, str, str], str], table: M
     ops: dict[str, OpNode] = {}
     tensors: dict[str, TensorNode] = {}
     for node in graph.ops.values():
-        tensors |= {tensor: graph.tensors[tensor] for _, tensor in (*node.inputs, *node.outputs)}
+        joined = [*((port, tensor) for port, tensor in node.inputs if node.port_map(port)), *node.outputs]
+        tensors |= {tensor: graph.tensors[tensor] for _, tensor in joined}
         inputs = tuple((port, _read(instead, node.name, port, tensor)) for port, tensor in node.inputs)
         ops[node.name] = replace(node, inputs=inputs)
         for _, tensor in node.outputs:
