@@ -62,7 +62,7 @@ CASES = {
     "inception_v3_aux": Case(
         "inception_v3_aux",
         lambda: InceptionV3(7, 16, 0, True, 1),
-        (3, 139, 139),
+        (3, 107, 107),
         4,
         {"classifier": 1.0, "aux.classifier": 0.3},
         {"divide": 16, "classes": 7, "overrides": ["layers.aux.conv2.conv.size=1"]},

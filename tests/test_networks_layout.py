@@ -38,7 +38,7 @@ SMALL = {
     "resnet101": {"shape": (3, 48, 48), "divide": 16},
     "resnet152": {"shape": (3, 48, 48), "divide": 16},
     "inception_v3": {"shape": (3, 91, 91), "divide": 16},
-    "inception_v3_aux": {"shape": (3, 139, 139), "divide": 16, "overrides": ["layers.aux.conv2.conv.size=1"]},
+    "inception_v3_aux": {"shape": (3, 107, 107), "divide": 16, "overrides": ["layers.aux.conv2.conv.size=1"]},
     "inception_v4": {"shape": (3, 107, 107), "divide": 32},
     "resnet20_cifar": {"shape": (3, 16, 16), "divide": 4},
     "unet3d": {"shape": (3, 16, 16, 16), "divide": 16},
@@ -97,10 +97,11 @@ def check(name, dtype, split, ranks):
     assert apart(ours.parameters, theirs.parameters, kept) <= LIMIT[dtype]
 
 
+IN_OTHERS = ("resnet101", "inception_v3")
+"""Networks whose modules others have too."""
 CHOSEN = [
-    (name, split, ranks)
-    for k, name in enumerate(SMALL)
-    for split, ranks in [(list(SPLITS)[k % 5], (2, 3, 4, 6)[k % 4])]
+    (name, list(SPLITS)[k % 5], (3, 4, 2, 6)[k % 4])
+    for k, name in enumerate(name for name in SMALL if name not in IN_OTHERS)
 ]
 
 
