@@ -33,7 +33,7 @@ def values(*dim):
 
 def model(nodes, constants=(), x=(2, 3, 6, 6), opset=21, kind=TensorProto.FLOAT):
     """A model of x, its nodes and constants, whose last node writes y, of whatever dim."""
-    flat = any(node.op_type in ("Gemm", "MatMul", "Reshape", "ReduceMean") for node in nodes)
+    flat = any(node.op_type in ("Flatten", "Reshape", "ReduceMean") for node in nodes)
     y = [f"d{d}" for d in range(2 if flat else len(x))]
     ends = [make_tensor_value_info("x", kind, x)], [make_tensor_value_info("y", kind, y)]
     initializers = [
@@ -90,6 +90,7 @@ SAME = {
         {"0": np.array(0), "1": np.array([1]), "-1": np.array([-1])},
     ),
     "a product with a matrix": ([FLAT, make_node("MatMul", ["h", "w"], ["y"])], {"w": values(108, 5)}),
+    "a product of four dimensions": ([make_node("MatMul", ["x", "w"], ["y"])], {"w": values(6, 5)}),
     "a product with factors": (
         [FLAT, make_node("Gemm", ["h", "w", "b"], ["y"], alpha=0.5, beta=2.0)],
         {"w": values(108, 5), "b": values(1)},

@@ -44,7 +44,7 @@ def adopt(path: Path, output: Path | None, batch: int) -> Adopted:
             raise ConfigError(f"{taken} is there already", "name another place with -o")
     text = config_text(network, model, path)
     forward_graph(parse_config(text, str(config)), training=False)
-    _save(network, folder)
+    _save(network, model.name, folder)
     with faults(config):
         replace(config, text.encode())
     return Adopted(str(config), str(folder), len(network.specs), len(network.values))
@@ -57,10 +57,10 @@ def _targets(output: Path) -> tuple[Path, Path]:
     return output, output / "config.yaml"
 
 
-def _save(network: Network, folder: Path) -> None:
+def _save(network: Network, name: str, folder: Path) -> None:
     """A checkpoint before the first step."""
-    shards = [Shard(name, one.shape, Rect.whole(one.shape), one) for name, one in network.values.items()]
-    meta = {"network": "", "updates": 0, "optimizer": "sgd"}
+    shards = [Shard(tensor, one.shape, Rect.whole(one.shape), one) for tensor, one in network.values.items()]
+    meta = {"network": name, "updates": 0, "optimizer": "sgd"}
     write_checkpoint(
         folder / "checkpoints", 0, shards, meta, rank=0, size=1, gather=lambda part: [part], barrier=lambda: None
     )

@@ -158,12 +158,23 @@ def shift(intake: Intake, node: Node, k: int, given: str, values: Any, how: str 
 
 
 def _matmul(intake: Intake, node: Node) -> None:
-    weights = _matrix(intake, node, True)
-    if len(intake.dim(node)) != 2:
-        raise node.refuse(f"an input of dim {list(intake.dim(node))}", "two dimensions are supported")
-    name = intake.parameter(node, 1, weights, "transposed")
-    ports = [("input", intake.given(node)), ("weights", name)]
-    intake.add(node, "linear", ports, {"features": int(weights.shape[0])})
+    """A product with a constant matrix; of more than two dimensions, a convolution of size 1 over the last."""
+    weights, dim = _matrix(intake, node, True), intake.dim(node)
+    given, features = intake.given(node), int(weights.shape[0])
+    if len(dim) == 2:
+        ports = [("input", given), ("weights", intake.parameter(node, 1, weights, "transposed"))]
+        intake.add(node, "linear", ports, {"features": features})
+        return
+    if not 3 <= len(dim) <= 5:
+        raise node.refuse(f"an input of dim {list(dim)}", "two to five dimensions are supported")
+    ones = [1] * (len(dim) - 2)
+    filters = intake.parameter(node, 1, weights.reshape(*weights.shape, *ones), "transposed")
+    first, *middle, last = range(len(dim))
+    front = intake.step(node, "transpose", [("input", given)], {"order": [first, last, *middle]}, mark=".front")
+    ports = [("input", front), ("filters", filters)]
+    product = intake.step(node, "conv", ports, {"channels": features, "size": ones})
+    back = {"order": [0, *range(2, len(dim)), 1]}
+    intake.add(node, "transpose", [("input", product)], back, mark=".back")
 
 
 def _matrix(intake: Intake, node: Node, transposed: bool) -> Any:
