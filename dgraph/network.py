@@ -20,7 +20,7 @@ from dgraph.program import Program, compile_config, plan_summary
 from dgraph.runtime.communicator import Communicator, OneRank
 from dgraph.summary import summarize
 from dgraph.train import TrainOptions, Worker, train
-from dgraph.verify import compare, one_rank, run_steps
+from dgraph.verify import verify
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Network:
 
     def verify(self, steps: int = 5) -> dict[str, Any]:
         """Relative differences to a run on one rank after some steps; the ranks are threads of this process."""
-        return compare(run_steps(self.config, steps), run_steps(one_rank(self.config), steps))
+        return verify(self.config, steps)
 
     def train(self, communicator: Communicator | None = None, folder: str | PathLike[str] | None = None,
               resume: str | PathLike[str] | None = None) -> dict[str, Any]:  # fmt: skip

@@ -73,7 +73,7 @@ def cuts(draw, op, access, most=6):
         boxes = [box | share for box, share in product(boxes, shares)]
     whole = access.space.box(access.space.whole)
     pieces = [Rect.of((whole | box).values()) for box in boxes]
-    order = tuple(draw(st.permutations(range(12))))
+    order = tuple(draw(st.permutations(range(20))))
     return Cut(tuple(piece for piece in pieces if piece), order, draw(st.integers(1, 2)), draw(st.booleans()))
 
 

@@ -25,6 +25,8 @@ LARGEST_NBYTES = 1 << 30
 YIELDS = 100
 FIRST_NAP_SECONDS = 1e-6
 LONGEST_NAP_SECONDS = 1e-4
+_PASSED_ON = 0.1
+"""Seconds in which a launcher reads what a rank printed before it aborts: some end without reading on."""
 
 Requests = list[MPI.Request]
 
@@ -214,6 +216,7 @@ class MPICommunicator:
         sys.stderr.flush()
         # MPI libraries report an abort on stderr; the cause that was printed before shall stay the last line.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        time.sleep(_PASSED_ON)
         MPI.COMM_WORLD.Abort(status)
         os._exit(status)
 
