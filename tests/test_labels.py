@@ -109,6 +109,11 @@ def test_real_targets_train_alike_in_a_partial_batch():
     assert_equal(TARGETS, 4)
 
 
+def test_scores_without_channels_train_alike():
+    assert_equal(TARGETS.replace("[2]", "[1]").replace("features: 2", "features: 1").replace(
+        "  - {name: loss", "  - {name: r, reshape: {shape: [4]}}\n  - {name: loss"), 4)  # fmt: skip
+
+
 def test_a_sample_that_is_not_there_is_not_blamed():
     def first(communicator):
         worker = Worker(program(TARGETS), communicator)

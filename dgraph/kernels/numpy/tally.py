@@ -46,5 +46,5 @@ def deliver_metrics(tally: Tally, output: Array, accumulate: bool) -> None:
     counts: Sequence[int] = tally.counts
     if len(output) > len(tally.sums) + len(counts):
         counts = [*(n % UNIT for n in counts), *(n // UNIT for n in counts)]
-    for row, value in zip(output, (*tally.sums, *counts), strict=True):
+    for row, value in zip(np.split(output, len(output)), (*tally.sums, *counts), strict=True):
         row[...] = value + (float(row.flat[0]) if accumulate else 0.0)
