@@ -161,6 +161,7 @@ def forward_graph(config: Config, training: bool = False) -> tuple[Description, 
     specs, parameters = expand(config, data.shape, data.label_shape)
     with _graph_place(config, specs):
         graph = build_graph(config.name, specs, parameters, DECLARED)
+        _check_data(graph, data, config.data.batch)
         _check_labels(graph, data)
     return data, specs, graph
 
@@ -196,6 +197,19 @@ def data_place(config: Config) -> Iterator[None]:
     except DgraphError as error:
         key = "path" if isinstance(error, DataError) else error.key
         raise error.at(config.place(f"data.{key}" if key else "data")) from None
+
+
+def _check_data(graph: Graph, data: Description, batch: int) -> None:
+    """Data nodes give batches of the data that there are."""
+    for node in graph.ops.values():
+        if node.op != "data":
+            continue
+        for port, key, shape in (("raw_data", "shape", data.shape), ("labels", "label_shape", data.label_shape)):
+            dim = node.access.dims[port]
+            if dim != (batch, *shape):
+                what = f"node {node.name}: {port} of dim {list(dim)} is not what the data gives, {[batch, *shape]}"
+                hint = "batch, shape and label_shape are those of the section data"
+                raise ConfigError(what, hint).about(node.name, f"attributes.{key if dim[0] == batch else 'batch'}")
 
 
 def _check_labels(graph: Graph, data: Description) -> None:
