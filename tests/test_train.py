@@ -44,7 +44,9 @@ def peak_of_a_step(worker):
     batch = worker.batches("train", shuffle=True).indices(0, 0)
     for _ in range(2):
         worker.train_step(batch)
-    worker.engine._feed = lambda node, places: None  # the batch stays: what a source needs to make one is its own affair
+    worker.engine._feed = lambda node, places: (
+        None
+    )  # the batch stays: what a source needs to make one is its own affair
     communicator.barrier()
     if communicator.rank == 0:
         gc.collect()

@@ -71,7 +71,7 @@ def closest(word: str, words: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, 1) or [one for one in known if len(one) > 2 and word.startswith(one)]
     if near:
         return f"did you mean {near[0]}?"
-    return f"known are: {', '.join(known)}" if len(known) <= _LISTED else "the README lists all there are"
+    return f"known are: {', '.join(known)}" if len(known) <= _LISTED else "no known name is like it"
 
 
 def _numbered(spec: NodeSpec, op: Op) -> NodeSpec:

@@ -22,8 +22,8 @@ from dgraph.runtime.environment import die_with_parent
 
 
 def patience(rank: int) -> float:
-    """Seconds that a failed rank leaves to lower ones: none for rank 0, at most 1.3."""
-    return 0.0 if rank == 0 else 0.3 + 0.1 * min(rank, 10)
+    """Seconds that a failed rank leaves to lower ones: none for rank 0, at most 1.7."""
+    return 0.0 if rank == 0 else 0.2 + 0.15 * min(rank, 10)
 
 
 def _place(communicator: Communicator, where: Callable[[], str]) -> str:

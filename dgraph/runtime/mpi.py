@@ -25,7 +25,7 @@ LARGEST_NBYTES = 1 << 30
 YIELDS = 100
 FIRST_NAP_SECONDS = 1e-6
 LONGEST_NAP_SECONDS = 1e-4
-_PASSED_ON = 0.1
+_PASSED_ON = 0.05
 """Seconds in which a launcher reads what a rank printed before it aborts: some end without reading on."""
 
 Requests = list[MPI.Request]
