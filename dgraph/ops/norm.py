@@ -15,14 +15,14 @@ The variance is a second pass around the mean, so that it is sound where the mea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, prod
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
 from dgraph.error import ConfigError
 from dgraph.graph.access import ZERO, Affine, Map, Space, label
 from dgraph.graph.node import Access, Attribute, Attributes, Dim, Gradient, Op, State
-from dgraph.ops.attribute import GROUPS, flag
+from dgraph.ops.attribute import GROUPS, flag, number, positive
 from dgraph.ops.label import dimension_labels, labels_map
 from dgraph.ops.letter import letters_of
 
@@ -44,17 +44,6 @@ def _letters(value: Any, spatial: int) -> tuple[str, ...]:
     if any(entry not in allowed for entry in entries) or len(set(entries)) != len(entries):
         raise ValueError(wanted)
     return tuple(entries)
-
-
-def _number(wanted: str, accept: Callable[[float], bool], default: float) -> Attribute:
-    """A number that `accept` takes; `wanted` says which those are."""
-
-    def read(value: Any, spatial: int) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not accept(value):
-            raise ValueError(wanted)
-        return float(value)
-
-    return Attribute(read, default)
 
 
 def _space(attributes: Attributes, dim: Dim) -> tuple[Space, Map, Map, Dim]:
@@ -146,7 +135,7 @@ def _unbiased(attributes: Attributes, access: Access) -> float:
 
 
 _OVER = {"over": Attribute(_letters, "batch"), "groups": GROUPS}
-_MOMENTUM = {"momentum": _number("a number from 0 to 1", lambda value: 0 <= value <= 1, 0.1)}
+_MOMENTUM = {"momentum": number(0.1, "a number from 0 to 1", lambda value: 0 <= value <= 1)}
 
 MEAN = Op(
     name="mean",
@@ -175,8 +164,7 @@ NORMALIZE = Op(
     inputs=("input", "mean", "variance", "scale", "shift"),
     parameters=("scale", "shift"),
     optional=("scale", "shift"),
-    attributes=_OVER
-    | {"epsilon": _number("a number > 0", lambda value: 0 < value < inf, 1e-5), "spans": Attribute(_letters, "C")},
+    attributes=_OVER | {"epsilon": positive(1e-5), "spans": Attribute(_letters, "C")},
     cuts=cuts,
     gradient=Gradient(reads=("input", "mean", "variance", "scale"), of=("scale", "shift", "mean", "variance", "input")),
     flops=4,
@@ -186,7 +174,7 @@ DROPOUT = Op(
     access=dropout_access,
     inputs=("input",),
     outputs=("output", "mask"),
-    attributes={"rate": _number("a number >= 0 and < 1", lambda value: 0 <= value < 1, 0.5)},
+    attributes={"rate": number(0.5, "a number >= 0 and < 1", lambda value: 0 <= value < 1)},
     gradient=Gradient(reads=("mask",), of=("input",)),
     flops=2,
 )
