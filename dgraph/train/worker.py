@@ -1,34 +1,30 @@
-"""Training, evaluation and prediction: a program at work on its ranks.
+"""One rank of a run: its engine, its data, and where it stands.
 
-In: a program, a communicator. Out: results as plain values. Promise: all ranks take the same decisions, because what decides
-(metrics, the clock of checkpoints, faults) is known to all or told by rank 0; what is reported comes from rank 0 alone.
+In: a program, a communicator. Out: `Worker`: steps, evaluations, checkpoints. Promise: all ranks take the same decisions, because
+what decides (metrics, faults) is known to all or told by rank 0.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from dgraph.checkpoint import Checkpoint, Shard, open_checkpoint, write_checkpoint
+from dgraph.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from dgraph.data import Batches, Source, fill, open_source, subset
-from dgraph.error import DataError, RunError
+from dgraph.error import RunError
 from dgraph.kernels.call import Array
-from dgraph.metric import FIGURES, MOST_CLASSES, Confusion, Head, Metrics, batch_values, heads_of
+from dgraph.metric import MOST_CLASSES, Confusion, Head, Metrics, batch_values, heads_of
 from dgraph.program import Program, data_place, data_spec
 from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.engine import Engine
 from dgraph.trace import Recorder
-
-Report = Callable[[Mapping[str, Any]], None]
-SUBSETS = ("train", "validation", "test")
+from dgraph.train.state import owned, restore
 
 
 @dataclass
@@ -132,7 +128,6 @@ class Worker:
 
     def save(self, folder: Path, keep: int) -> Path:
         """Writes parameters and optimizer state. Collective."""
-        shards = [Shard(name, dim, rect, array) for name, dim, rect, array in self._owned()]
         meta = {
             "network": self.program.config.name,
             "updates": self.engine.updates,
@@ -142,7 +137,7 @@ class Worker:
         return write_checkpoint(
             folder,
             self.step,
-            shards,
+            owned(self.program, self.engine),
             meta,
             communicator.rank,
             communicator.size,
@@ -151,39 +146,10 @@ class Worker:
             keep,
         )
 
-    def _owned(self) -> list[tuple[str, tuple[int, ...], Rect, Array]]:
-        """What this rank writes: its update rects, unless a rank before it has the same one."""
-        place = self.program.layout.mesh.coordinates(self.communicator.rank)
-        result = []
-        for name, rect in self.engine.store.updated.items():
-            depends = self.program.layout.tensors[name].write.axes()
-            if any(c for axis, c in enumerate(place) if axis not in depends):
-                continue
-            dim = self.program.graph.tensors[name].dim
-            found = self.engine.store.writing(name)
-            if found is not None:
-                result.append((name, dim, rect, found[1][rect.slices(found[0].start)]))
-            for state, array in self.engine.store.states[name].items():
-                result.append((f"{name}:{state}", dim, rect, array))
-        return result
-
     def load(self, path: Path, states: bool) -> Checkpoint:
         """Reads parameters (and optimizer state) by intersection of rects. Local."""
         checkpoint = open_checkpoint(path)
-        if states and checkpoint.meta.get("optimizer") != self.program.optimizer.name:
-            names = f"{checkpoint.meta.get('optimizer')}, not {self.program.optimizer.name}"
-            raise DataError(
-                f"{checkpoint.path}: written with the optimizer {names}", "resume with the same, or evaluate it"
-            )
-        for parameter in self.program.graph.kept:
-            if checkpoint.dim(parameter.name) != parameter.dim:
-                what = f"{checkpoint.path}: {parameter.name} has dim {list(checkpoint.dim(parameter.name))}"
-                raise DataError(f"{what}, not {list(parameter.dim)}", "the network is not the one that was saved")
-            for found in (self.engine.store.reading(parameter.name), self.engine.store.writing(parameter.name)):
-                if found is not None:
-                    checkpoint.read(parameter.name, found[0], found[1])
-            for state, array in self.engine.store.states.get(parameter.name, {}).items() if states else ():
-                checkpoint.read(f"{parameter.name}:{state}", self.engine.store.updated[parameter.name], array)
+        restore(self.program, self.engine, checkpoint, states)
         self.step = checkpoint.step
         self.engine.updates = int(checkpoint.meta["updates"])
         return checkpoint
@@ -206,78 +172,6 @@ def agree(program: Program, communicator: Communicator) -> None:
     if communicator.rank == 0:
         program.require_checked()
     communicator.barrier()
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What a run writes. `folder` holds the run; `report` gets progress on rank 0; `confusion`: as `Worker.evaluate` of the test
-    subset has it."""
-
-    folder: Path | None
-    report: Report
-    recorder: Recorder | None = None
-    metrics: Report = lambda entry: None
-    confusion: bool | None = None
-
-
-def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
-    """Trains as the config says, from where the worker stands; the result has seconds, steps, and the metrics of each subset.
-    Collective."""
-    config = worker.program.config
-    batches = worker.batches("train", config.data.shuffle)
-    steps = config.train.steps if config.train.steps is not None else (config.train.epochs or 0) * batches.steps
-    start = perf_counter()
-    metrics = worker.new_metrics()
-    while worker.step < steps:
-        epoch, at = divmod(worker.step, batches.steps)
-        values = worker.train_step(batches.indices(epoch, at), options.recorder)
-        if values is not None:
-            metrics.add(values)
-            every = config.train.log_every
-            if every and (worker.step % every == 0 or worker.step == steps):
-                _report_step(worker, options, values, epoch, steps, start)
-        if (at + 1 == batches.steps) or worker.step == steps:
-            _end_of_epoch(worker, options, metrics, epoch + 1, worker.step == steps)
-            metrics = worker.new_metrics() if worker.step < steps else metrics
-    seconds = perf_counter() - start
-    result: dict[str, Any] = {"seconds": seconds, "steps": worker.step, "train": None}
-    if metrics.samples:
-        result["train"] = metrics.result()
-    for name, confusion in (("validation", False), ("test", options.confusion)):
-        measured = worker.evaluate(name, confusion)
-        result[name] = measured.result() if measured.samples else None
-    return result
-
-
-def _report_step(worker: Worker, options: TrainOptions, values: Array, epoch: int, steps: int, start: float) -> None:
-    metrics = worker.new_metrics()
-    metrics.add(values)
-    result = metrics.result()
-    kept = {name: value for name, value in result.items() if name in FIGURES or name == "heads"}
-    entry = {
-        "kind": "step",
-        "step": worker.step,
-        "steps": steps,
-        "epoch": epoch + 1,
-        **kept,
-        "seconds": perf_counter() - start,
-    }
-    options.report(entry)
-    options.metrics(entry)
-
-
-def _end_of_epoch(worker: Worker, options: TrainOptions, metrics: Metrics, epoch: int, last: bool) -> None:
-    """Validation and checkpoint, where the config asks for them. Collective."""
-    train_config = worker.program.config.train
-    entry: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "step": worker.step, "train": metrics.result()}
-    if train_config.validate_every and (epoch % train_config.validate_every == 0 or last):
-        validation = worker.evaluate("validation")
-        entry["validation"] = validation.result() if validation.samples else None
-    options.report(entry)
-    options.metrics(entry)
-    every = train_config.checkpoint_every
-    if options.folder is not None and every and (epoch % every == 0 or last):
-        worker.save(options.folder / "checkpoints", train_config.keep)
 
 
 def gather_tensor(worker: Worker, tensor: str) -> Array | None:
