@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from dgraph.autodiff import add_gradients
-from dgraph.config import Adam, Config, plain_node, plain_parameter
+from dgraph.config import Config, plain_node, plain_parameter
 from dgraph.data import DataSpec, Description, describe, subset
 from dgraph.error import CheckError, ConfigError, DataError, DgraphError
 from dgraph.graph.build import build_graph, specs_of
@@ -133,10 +133,7 @@ def data_spec(config: Config) -> DataSpec:
 def optimizer_of(config: Config) -> Optimizer:
     """The rule and numbers of all update nodes."""
     rule = config.train.optimizer
-    if isinstance(rule, Adam):
-        hyper = {"rate": rule.rate, "beta1": rule.beta1, "beta2": rule.beta2, "epsilon": rule.epsilon}
-        return Optimizer("adam", hyper)
-    return Optimizer("sgd", {"rate": rule.rate, "momentum": rule.momentum})
+    return Optimizer(rule.kind, rule.options)
 
 
 def compile_config(config: Config, training: bool = True) -> Program:

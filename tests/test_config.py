@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgraph.config import Adam, AffineConfig, Nonlinearity, Sgd, load_config, parse_config, source, to_yaml
+from dgraph.config import AffineConfig, Choice, Nonlinearity, load_config, parse_config, source, to_yaml
 from dgraph.config.source import parse, scalar
 from dgraph.error import ConfigError, Place
 from dgraph.graph.node import Split
@@ -120,7 +120,7 @@ def test_the_reference_reads_as_it_says():
     assert first.affine == AffineConfig(True, "all")
     assert first.nonlinearity == Nonlinearity("tanh", {})
     assert dict(last.loss_split) == {"N": Split(("y", "x"))}
-    assert config.train.optimizer == Sgd(0.01)
+    assert config.train.optimizer == Choice("sgd", {"rate": 0.01, "momentum": 0.0})
     assert (config.train.steps, config.train.epochs) == (3, None)
 
 
@@ -138,7 +138,7 @@ def test_every_key_reads_as_it_says():
     assert config.nodes[0].inputs == (("input", "c0.conv.output"), ("params", "a"), ("params", "on"))
     assert config.nodes[0].attributes["name"] == "no"
     assert (config.parameters[0].name, config.parameters[0].shard) == ("c0.W", False)
-    assert config.train.optimizer == Adam(1e-3)
+    assert config.train.optimizer == Choice("adam", {"rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8})
 
 
 TABLE = """

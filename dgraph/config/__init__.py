@@ -3,25 +3,23 @@
 from dgraph.config.load import load_config, parse_config
 from dgraph.config.plain import plain_node, plain_parameter, to_yaml
 from dgraph.config.schema import (
-    Adam,
     AffineConfig,
+    Choice,
     Config,
     DataConfig,
     LayerConfig,
     Nonlinearity,
-    Sgd,
     Shares,
     TrainConfig,
 )
 
 __all__ = [
-    "Adam",
     "AffineConfig",
+    "Choice",
     "Config",
     "DataConfig",
     "LayerConfig",
     "Nonlinearity",
-    "Sgd",
     "Shares",
     "TrainConfig",
     "load_config",

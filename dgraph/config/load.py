@@ -18,8 +18,9 @@ from dgraph.config.layer import layers_reader, nodes_reader, parameters_reader
 from dgraph.config.path import Override, override, read_override
 from dgraph.config.reader import REQUIRED, Key, choice, fault, integer, record, text
 from dgraph.config.schema import Config, DataConfig, LayerConfig
-from dgraph.config.section import Axes, read_mesh, read_train, split_reader
+from dgraph.config.section import Axes, read_mesh, split_reader
 from dgraph.config.source import Tree, decode, parse
+from dgraph.config.train import read_train
 from dgraph.error import ConfigError, Place
 
 NBYTES = 8 * 2**20

@@ -141,32 +141,27 @@ class LayerConfig:
 
 
 @dataclass(frozen=True)
-class Sgd:
-    """Stochastic gradient descent with momentum."""
+class Choice:
+    """One of several kinds, and its options: `{kind: {option: value}}`."""
 
-    rate: float
-    momentum: float = 0.0
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
-
-@dataclass(frozen=True)
-class Adam:
-    """Adam (Kingma and Ba 2015, algorithm 1)."""
-
-    rate: float
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    def resolved(self) -> dict[str, Any]:
+        """As plain values, without options that are None."""
+        return {self.kind: plain_value({key: value for key, value in self.options.items() if value is not None})}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How long to train, and how: exactly one of `steps` and `epochs` is given.
 
+    `optimizer` is a choice as the table in `dgraph.config.train` has them.
     `log_every` counts steps, `validate_every` and `checkpoint_every` epochs (0: never); `keep` is how many checkpoints
     are kept; `shard` is what parameters do that do not say (see `ParameterSpec`).
     """
 
-    optimizer: Sgd | Adam
+    optimizer: Choice
     steps: int | None = None
     epochs: int | None = None
     shard: bool = False
@@ -177,8 +172,7 @@ class TrainConfig:
 
     def resolved(self) -> dict[str, Any]:
         """The section as plain values."""
-        kind = "sgd" if isinstance(self.optimizer, Sgd) else "adam"
-        return {**_section(self), "optimizer": {kind: asdict(self.optimizer)}}
+        return _section(self)
 
 
 @dataclass(frozen=True)
@@ -241,6 +235,8 @@ def _section(values: DataConfig | TrainConfig) -> dict[str, Any]:
             continue
         if entry.name == "split":
             section["split"] = plain_split(value)
+        elif isinstance(value, Choice):
+            section[entry.name] = value.resolved()
         else:
             section[entry.name] = asdict(value) if isinstance(value, Shares) else plain_value(value)
     return section

@@ -1,4 +1,4 @@
-"""Readers of the small sections: mesh, splits, initial values, training.
+"""Readers of the small sections: mesh, splits, initial values.
 
 In: trees. Out: the frozen types of `dgraph.config.schema`. Promise: whatever can be known without the ops and the data
 is checked here, at its place.
@@ -14,7 +14,6 @@ from dgraph.config.reader import (
     Key,
     Reader,
     below,
-    boolean,
     choice,
     entries,
     fault,
@@ -22,11 +21,10 @@ from dgraph.config.reader import (
     items,
     nearest,
     number,
-    optional,
     record,
     variant,
 )
-from dgraph.config.schema import Adam, Sgd, Splits, TrainConfig
+from dgraph.config.schema import Splits
 from dgraph.config.source import Tree, quote
 from dgraph.error import ConfigError
 from dgraph.graph.node import Split
@@ -61,15 +59,6 @@ _INITS = {
     "xavier": _GAIN,
     "he": {**_GAIN, "fan": Key(choice("in", "out"), None)},
     "lecun": _GAIN,
-}
-_OPTIMIZERS = {
-    "sgd": {"rate": Key(POSITIVE), "momentum": Key(FRACTION, 0.0)},
-    "adam": {
-        "rate": Key(POSITIVE),
-        "beta1": Key(FRACTION, 0.9),
-        "beta2": Key(FRACTION, 0.999),
-        "epsilon": Key(POSITIVE, 1e-8),
-    },
 }
 
 
@@ -159,31 +148,3 @@ def read_init(tree: Tree, path: str) -> Mapping[str, Mapping[str, Any]]:
         raise ConfigError(f"{path}: low must be below high", f"{values['low']} and {values['high']}", tree.place)
     given = {name: value for name, value in values.items() if value is not None}
     return MappingProxyType({kind: MappingProxyType(given)})
-
-
-def read_optimizer(tree: Tree, path: str) -> Sgd | Adam:
-    """`{sgd: {rate}}` or `{adam: {rate}}`."""
-    kind, values = variant(tree, path, _OPTIMIZERS)
-    return Sgd(**values) if kind == "sgd" else Adam(**values)
-
-
-_TRAIN = {
-    "optimizer": Key(read_optimizer),
-    "steps": Key(optional(COUNT), None),
-    "epochs": Key(optional(COUNT), None),
-    "shard": Key(boolean, False),
-    "log_every": Key(FROM_ZERO, 10),
-    "validate_every": Key(FROM_ZERO, 1),
-    "checkpoint_every": Key(FROM_ZERO, 1),
-    "keep": Key(COUNT, 2),
-}
-
-
-def read_train(tree: Tree, path: str) -> TrainConfig:
-    """The section `train`."""
-    train = TrainConfig(**record(tree, path, _TRAIN))
-    if train.steps is not None and train.epochs is not None:
-        raise ConfigError("train has both steps and epochs", "set one of them to null", tree.keys["epochs"])
-    if train.steps is None and train.epochs is None:
-        raise ConfigError("train needs steps or epochs", "such as epochs: 20", tree.place)
-    return train
