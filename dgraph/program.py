@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -111,23 +111,16 @@ class Program:
 
 
 def data_spec(config: Config) -> DataSpec:
-    """The `data` section as the data room takes it."""
+    """The `data` section as the data room takes it: what has the same name in both, and the seed."""
     data = config.data
-    return DataSpec(
-        source=data.source,
-        shape=data.shape,
-        classes=data.classes,
-        samples=data.samples,
-        path=data.path,
-        scale=data.scale,
-        shares=(data.shares.train, data.shares.validation, data.shares.test),
-        shuffle=data.shuffle,
-        seed=config.seed,
-        label_shape=data.label_shape,
-        rows=data.rows,
-        labels=data.labels,
-        repeat=data.repeat or 1,
-    )
+    same = {entry.name: getattr(data, entry.name) for entry in fields(DataSpec) if hasattr(data, entry.name)}
+    changed = {
+        "shares": (data.shares.train, data.shares.validation, data.shares.test),
+        "repeat": data.repeat or 1,
+        "sets": data.sets or {},
+        "seed": config.seed,
+    }
+    return DataSpec(**(same | changed))
 
 
 def optimizer_of(config: Config) -> Optimizer:
@@ -180,7 +173,7 @@ def _describe(config: Config, training: bool) -> Description:
     spec = data_spec(config)
     with data_place(config):
         data = describe(spec)
-    if training and not len(subset(spec, data.samples, "train")):
+    if training and not len(subset(spec, data, "train")):
         what = f"there is nothing to train on: a share of {spec.shares[0]:g} of {data.samples} samples"
         raise DataError(what, "data.shares.train", config.place("data.shares"))
     return data
@@ -192,7 +185,7 @@ def data_place(config: Config) -> Iterator[None]:
     try:
         yield
     except DgraphError as error:
-        key = "path" if isinstance(error, DataError) else error.key
+        key = "path" if isinstance(error, DataError) and not error.key.startswith("sets.") else error.key
         raise error.at(config.place(f"data.{key}" if key else "data")) from None
 
 

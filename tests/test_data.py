@@ -201,7 +201,7 @@ def test_a_spec_at_fault_is_a_config_error(spec):
 def test_subsets_are_disjoint_and_have_their_shares(samples, shares, seed):
     total = max(sum(shares), 1)
     spec = replace(SYNTHETIC, shares=tuple(s / total for s in shares), seed=seed)
-    parts = [subset(spec, samples, name) for name in ("train", "validation", "test")]
+    parts = [subset(spec, Description(samples, (1,), 1, (1,)), name) for name in ("train", "validation", "test")]
     together = np.concatenate(parts)
     assert len(set(together)) == len(together)
     assert set(together) <= set(range(samples))
@@ -210,14 +210,17 @@ def test_subsets_are_disjoint_and_have_their_shares(samples, shares, seed):
 
 
 def test_shares_that_sum_to_one_take_all():
-    parts = [subset(DIGITS, 1797, name) for name in ("train", "validation", "test")]
+    parts = [subset(DIGITS, describe(DIGITS), name) for name in ("train", "validation", "test")]
     assert [len(p) for p in parts] == [1797, 0, 0]
-    parts = [subset(replace(DIGITS, shares=(0.7, 0.1, 0.2)), 1797, name) for name in ("train", "validation", "test")]
+    parts = [
+        subset(replace(DIGITS, shares=(0.7, 0.1, 0.2)), describe(DIGITS), name)
+        for name in ("train", "validation", "test")
+    ]
     assert [len(p) for p in parts] == [1258, 180, 359]
     with pytest.raises(ConfigError):
-        subset(replace(DIGITS, shares=(0.9, 0.2, 0.0)), 1797, "train")
+        subset(replace(DIGITS, shares=(0.9, 0.2, 0.0)), describe(DIGITS), "train")
     with pytest.raises(ValueError):
-        subset(DIGITS, 1797, "valid")
+        subset(DIGITS, describe(DIGITS), "valid")
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from dgraph.config.reader import (
@@ -16,6 +19,7 @@ from dgraph.config.reader import (
     Reader,
     boolean,
     choice,
+    fault,
     integer,
     items,
     number,
@@ -35,14 +39,43 @@ _KNOWN: Mapping[str, Mapping[str, Any]] = {
     "digits": {"shape": (1, 8, 8), "classes": 10},
     "ring": {"shape": (2,), "classes": 2},
 }
+_ARRAYS = ("npz", "npy", "hdf5")
+_IMAGES = ("folder", "utkface")
+_FILES = (*_ARRAYS, "idx", "cifar", "csv", *_IMAGES)
+SOURCES = ("synthetic", "ring", "table", "digits", "sklearn", *_FILES)
 _OWNERS = {
     "samples": ("synthetic", "ring"),
-    "path": ("npz",),
     "rows": ("table",),
-    "labels": ("table",),
     "repeat": ("table",),
+    "name": ("sklearn",),
+    "path": _FILES,
+    "sets": _FILES,
+    "labels": ("table", "npy", "idx"),
+    "x": ("npz", "hdf5"),
+    "y": ("npz", "hdf5"),
+    "channels_last": _ARRAYS,
+    "label": ("csv", "cifar", "utkface"),
+    "columns": ("csv",),
+    "header": ("csv",),
+    "delimiter": ("csv",),
+    "bounds": ("utkface",),
+    "channels": _IMAGES,
+    "size": _IMAGES,
 }
-_NEEDED = {"synthetic": ("shape",), "npz": ("path",), "table": ("rows", "labels")}
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "synthetic": ("shape",),
+    "table": ("rows", "labels"),
+    "sklearn": ("name",),
+    **dict.fromkeys(_FILES, ("path",)),
+    "npy": ("path", "labels"),
+    "idx": ("path", "labels"),
+    "csv": ("path", "label"),
+    "utkface": ("path", "label"),
+}
+_LABELS = {"utkface": ("age", "gender", "race"), "cifar": ("fine", "coarse")}
+"""What `label` may be, where it is one of a few words."""
+SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
+"""The sets that scikit-learn brings along."""
 
 
 def _read_shares(tree: Tree, path: str) -> Shares:
@@ -66,31 +99,103 @@ def _read_label(tree: Tree, path: str) -> Cell:
     return _read_cell(tree, path)
 
 
+def _path_reader(file: str) -> Reader[str]:
+    """Reads a path as an absolute one: in the config file it is relative to that file, in an override to the working directory."""
+    read_text = text("the path of a file", r"[^\x00]+")
+
+    def read(tree: Tree, path: str) -> str:
+        folder = os.path.dirname(file) if tree.place.file == file else ""
+        return os.path.abspath(os.path.join(folder, read_text(tree, path)))
+
+    return read
+
+
+def _one_or_more(read: Reader[Any], wanted: str) -> Reader[Any]:
+    """Reads one value as it is, or a list of them."""
+
+    def read_either(tree: Tree, path: str) -> Any:
+        return (
+            items(read, f"{wanted}, or a list of them")(tree, path)
+            if isinstance(tree.value, list)
+            else read(tree, path)
+        )
+
+    return read_either
+
+
+def _read_column(tree: Tree, path: str) -> str | int:
+    """Reads the name of a column, or its number from 0 (from -1: counted from the last)."""
+    if isinstance(tree.value, str) and tree.value:
+        return tree.value
+    if isinstance(tree.value, int) and not isinstance(tree.value, bool) and abs(tree.value) < 2**31:
+        return tree.value
+    raise fault(tree, path, "a name or a number from 0")
+
+
+def _read_bounds(tree: Tree, path: str) -> tuple[float, ...]:
+    bounds = items(FINITE, "a list of numbers")(tree, path)
+    if any(low >= high for low, high in pairwise(bounds)):
+        raise ConfigError(f"{path} must ascend", "class k ends before bound k", tree.place)
+    return bounds
+
+
 def data_reader(axes: Axes, file: str) -> Reader[DataConfig]:
-    """Reads the section `data` of a config in `file`, to which the path of a data file is relative."""
+    """Reads the section `data` of a config in `file`, to which the paths of data files are relative."""
+    paths = _one_or_more(_path_reader(file), "the path of a file")
+    name = text("a name", r"[^\x00]+")
+    set_keys = {"path": Key(paths), "labels": Key(optional(paths), None)}
+
+    def read_sets(tree: Tree, path: str) -> Mapping[str, Mapping[str, Any]]:
+        sets = record(
+            tree,
+            path,
+            dict.fromkeys(("validation", "test"), Key(lambda one, where: record(one, where, set_keys), None)),
+        )
+        given = {subset: files for subset, files in sets.items() if files is not None}
+        return MappingProxyType(
+            {
+                subset: MappingProxyType({key: value for key, value in files.items() if value is not None})
+                for subset, files in given.items()
+            }
+        )
+
     keys = {
-        "source": Key(choice("synthetic", "digits", "npz", "table", "ring")),
+        "source": Key(choice(*SOURCES)),
         "batch": Key(EXTENT),
         "shape": Key(optional(items(EXTENT, "a list of channels and 0 to 3 spatial extents", 1, 4)), None),
         "label_shape": Key(optional(items(EXTENT, "a list of 1 to 4 extents", 1, 4)), None),
         "classes": Key(optional(EXTENT), None),
         "samples": Key(optional(integer(1, MOST)), None),
-        "path": Key(optional(text("the path of a file", r"[^\x00]+")), None),
+        "path": Key(optional(paths), None),
         "rows": Key(optional(items(items(FINITE, "a list of numbers"), "a list of rows")), None),
-        "labels": Key(optional(items(_read_label, "a list of labels")), None),
+        "labels": Key(optional(paths), None),
         "repeat": Key(optional(EXTENT), None),
+        "name": Key(optional(choice(*SKLEARN)), None),
+        "x": Key(optional(name), None),
+        "y": Key(optional(name), None),
+        "label": Key(optional(_one_or_more(_read_column, "a name or a number from 0")), None),
+        "columns": Key(optional(items(_read_column, "a list of names or numbers")), None),
+        "header": Key(optional(boolean), None),
+        "delimiter": Key(optional(text("one character", r"[^\x00\n\r\"]")), None),
+        "bounds": Key(optional(_read_bounds), None),
+        "channels": Key(optional(integer(1, 3)), None),
+        "size": Key(optional(items(integer(1, 2**15), "[height, width]", 2, 2)), None),
+        "channels_last": Key(optional(boolean), None),
+        "sets": Key(optional(read_sets), None),
         "scale": Key(POSITIVE, 1.0),
-        "shares": Key(_read_shares, Shares()),
+        "shares": Key(_read_shares, None),
         "shuffle": Key(boolean, True),
         "read": Key(choice("rect", "same"), "rect"),
         "split": Key(split_reader(axes), None),
     }
+    table_keys = {**keys, "labels": Key(optional(items(_read_label, "a list of labels")), None)}
 
     def read(tree: Tree, path: str) -> DataConfig:
-        values = record(tree, path, keys)
+        source = tree.value.get("source") if isinstance(tree.value, dict) else None
+        values = record(tree, path, table_keys if source is not None and source.value == "table" else keys)
         _check_source(tree, path, values)
-        if values["path"] is not None:
-            values["path"] = _absolute(tree, values["path"], file)
+        _check_label(tree, path, values)
+        _check_sets(tree, path, values)
         return DataConfig(**values, place=tree.place)
 
     return read
@@ -101,7 +206,7 @@ def _check_source(tree: Tree, path: str, values: dict[str, Any]) -> None:
     source = values["source"]
     for key, owners in _OWNERS.items():
         if values[key] is not None and source not in owners:
-            hint = f"only with {' and '.join(owners)}"
+            hint = "only with " + " and ".join(part for part in (", ".join(owners[:-1]), owners[-1]) if part)
             raise ConfigError(f"{path}.{key} does not go with source {source}", hint, tree.keys[key])
     for key in _NEEDED.get(source, ()):
         if values[key] is None:
@@ -120,7 +225,34 @@ def _check_source(tree: Tree, path: str, values: dict[str, Any]) -> None:
         values["samples"] = 4 * values["batch"]
 
 
-def _absolute(tree: Tree, path: str, file: str) -> str:
-    """A path in the config file is relative to that file; one in an override, to the working directory."""
-    given = tree.value["path"].place.file if isinstance(tree.value, dict) else file
-    return os.path.abspath(os.path.join(os.path.dirname(file) if given == file else "", path))
+def _check_label(tree: Tree, path: str, values: dict[str, Any]) -> None:
+    """What `label` may be, and what follows from it."""
+    label, words = values["label"], _LABELS.get(values["source"])
+    if label is not None and words and label not in words:
+        raise ConfigError(
+            f"{path}.label is one of {', '.join(words)}", f"with source {values['source']}", tree.keys["label"]
+        )
+    if values["bounds"] is not None and label != "age":
+        raise ConfigError(f"{path}.bounds make classes of label age", f"not of {label}", tree.keys["bounds"])
+    if values["channels"] == 2:
+        raise ConfigError(f"{path}.channels must be 1 (grey) or 3 (colours)", "", tree.keys["channels"])
+
+
+def _check_sets(tree: Tree, path: str, values: dict[str, Any]) -> None:
+    """Subsets with files of their own have no share in the main files; what is left is theirs whose files those are."""
+    sets = values["sets"] or {}
+    for name, files in sets.items():
+        wanted = "labels" in _NEEDED.get(values["source"], ())
+        if wanted != ("labels" in files):
+            place = tree.value["sets"].value[name].place  # type: ignore[union-attr,call-overload,index]
+            what = f"{path}.sets.{name} needs the key labels" if wanted else f"{path}.sets.{name} cannot have labels"
+            raise ConfigError(what, f"with source {values['source']}", place)
+    if values["shares"] is None:
+        left = {name: 0.0 if name in sets else share for name, share in asdict(Shares()).items()}
+        values["shares"] = (
+            Shares(**{name: share / sum(left.values()) for name, share in left.items()}) if sets else Shares()
+        )
+    for name in sets:
+        if getattr(values["shares"], name):
+            hint = "it has files of its own; leave it out of shares"
+            raise ConfigError(f"{path}.shares.{name} does not go with {path}.sets.{name}", hint, tree.keys["shares"])

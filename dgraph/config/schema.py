@@ -22,6 +22,10 @@ Splits = Mapping[str, Split]
 """Letter of a dimension -> the mesh axes that cut it."""
 Cell = int | float | tuple[int | float, ...]
 """A label in a table: one number, or a list of them."""
+Paths = str | tuple[str, ...]
+"""One file or folder, or several."""
+Column = str | int
+"""A column of a table in a file, by its name or its number."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,12 @@ class Shares:
 class DataConfig:
     """Where samples come from and how they are batched.
 
-    `source` is synthetic, digits, npz, table or ring; `shape` is [C, spatial...] of one sample, `label_shape` that of its labels
+    `source` is one of `dgraph.config.data.SOURCES`; `shape` is [C, spatial...] of one sample, `label_shape` that of its labels
     and `classes` the number of their classes (each None where the source knows, or has real targets); `samples` is how many a
-    synthetic source or a ring has; `path` is the absolute path of an npz file; `rows` and `labels` are a table's, which stands
-    there `repeat` times; `scale` divides every value; `read` is `rect` (a rank reads what it needs) or `same` (every rank
-    reads the whole batch).
+    synthetic source or a ring has; `rows` and `labels` are a table's, which stands there `repeat` times. Of files, `path` and
+    `labels` are absolute paths, one or several, and `sets` those of subsets with files of their own; the keys from `name` to
+    `channels_last` are what some sources need to know, as `dgraph.data.DataSpec` has them. `scale` divides every value; `shares`
+    are of the main files; `read` is `rect` (a rank reads what it needs) or `same` (every rank reads the whole batch).
     """
 
     source: str
@@ -50,10 +55,22 @@ class DataConfig:
     label_shape: tuple[int, ...] | None
     classes: int | None
     samples: int | None
-    path: str | None
+    path: Paths | None
     rows: tuple[tuple[float, ...], ...] | None
-    labels: tuple[Cell, ...] | None
+    labels: tuple[Cell, ...] | Paths | None
     repeat: int | None
+    name: str | None
+    x: str | None
+    y: str | None
+    label: Column | tuple[Column, ...] | None
+    columns: tuple[Column, ...] | None
+    header: bool | None
+    delimiter: str | None
+    bounds: tuple[float, ...] | None
+    channels: int | None
+    size: tuple[int, int] | None
+    channels_last: bool | None
+    sets: Mapping[str, Mapping[str, Paths]] | None
     scale: float
     shares: Shares
     shuffle: bool

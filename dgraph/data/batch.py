@@ -1,6 +1,6 @@
 """Which samples make a batch, and the part of a batch that a rank needs.
 
-In: how many samples, a seed, epoch and step. Out: global indices of samples; values and labels in arrays that are there
+In: the numbers of a source, a seed, epoch and step. Out: global indices of samples; values and labels in arrays that are there
 already. Promise: indices are a function of (seed, epoch, step) alone, the same on every rank, without a word between ranks. A
 rank reads only what its rect needs.
 """
@@ -13,29 +13,33 @@ from math import prod
 import numpy as np
 
 from dgraph.block import blocks
-from dgraph.data.spec import Array, DataSpec, Source
+from dgraph.data.spec import SUBSETS, Array, DataSpec, Description, Source
 from dgraph.error import ConfigError
 from dgraph.random import permutation
 from dgraph.rect import Rect
 
-SUBSETS = ("train", "validation", "test")
 MISSING = -1
 """The index of a sample that a last, partial batch lacks, and its class numbers; its real targets are NaN, its values 0."""
 BITE = 1 << 20
 Read = Callable[[Array, Rect], Array]
 
 
-def subset(spec: DataSpec, samples: int, name: str) -> Array:
+def subset(spec: DataSpec, known: Description, name: str) -> Array:
     """Indices (int64, ascending) of the samples of train, validation or test.
 
-    The three are disjoint, cut from one permutation of all samples; each has its share, rounded.
+    The three are disjoint. A subset with files of its own (`spec.sets`) has their samples; the others are cut from one
+    permutation of all samples that are left, each with its share, rounded.
     Raises ConfigError for shares that are negative or sum to more than 1, ValueError for another name.
     """
     if min(spec.shares) < 0 or sum(spec.shares) > 1 + 1e-9:
         raise ConfigError(f"shares {list(spec.shares)} do not fit", "none is negative, their sum is at most 1")
     place = SUBSETS.index(name)
-    first, last = (min(samples, round(samples * sum(spec.shares[:n]))) for n in (place, place + 1))
-    return np.sort(permutation(spec.seed, "data subset", 0, samples)[first:last])
+    shared = known.samples - sum(known.own)
+    if name in spec.sets:
+        first = shared + sum(known.own[: place - 1])
+        return np.arange(first, first + known.own[place - 1])
+    first, last = (min(shared, round(shared * sum(spec.shares[:n]))) for n in (place, place + 1))
+    return np.sort(permutation(spec.seed, "data subset", 0, shared)[first:last])
 
 
 class Batches:

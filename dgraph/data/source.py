@@ -65,7 +65,7 @@ def open_source(spec: DataSpec) -> Source:
 
 
 def _path(spec: DataSpec) -> str:
-    if spec.path is None:
+    if not isinstance(spec.path, str):
         raise ConfigError("an npz source needs a path")
     return spec.path
 

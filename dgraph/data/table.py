@@ -39,12 +39,14 @@ def read_table(spec: DataSpec, known: Description) -> tuple[Array, Array]:
 
 
 def _tables(spec: DataSpec) -> tuple[tuple[tuple[float, ...], ...], tuple[Cell, ...]]:
-    if not spec.rows or not spec.labels:
+    labels = () if isinstance(spec.labels, str) else spec.labels
+    cells = tuple(label for label in labels or () if not isinstance(label, str))
+    if not spec.rows or not cells:
         raise ConfigError("a table needs rows and labels").about("data")
-    if len(spec.rows) != len(spec.labels):
-        what = f"a table of {len(spec.rows)} rows has {len(spec.labels)} labels"
+    if len(spec.rows) != len(cells):
+        what = f"a table of {len(spec.rows)} rows has {len(cells)} labels"
         raise ConfigError(what, "every row needs one").about("data", "labels")
-    return spec.rows, spec.labels
+    return spec.rows, cells
 
 
 def _check_lengths(what: str, lengths: list[int], key: str, shape: tuple[int, ...]) -> None:

@@ -58,7 +58,7 @@ class Worker:
     def batches(self, name: str, shuffle: bool) -> Batches:
         """The batches of a subset."""
         config = self.program.config
-        chosen = subset(data_spec(config), self.program.data.samples, name)
+        chosen = subset(data_spec(config), self.program.data, name)
         return Batches(chosen, config.data.batch, shuffle, config.seed)
 
     @cached_property
