@@ -26,6 +26,7 @@ COUNT = 200_000
 DIGITS = 40
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TOO_DEEP = "maximum nesting depth"
 _NO_KEYS: Mapping[str, Place] = MappingProxyType({})
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -157,14 +158,22 @@ def parse(text: str, file: str) -> Tree:
     if bad:
         place = _at(file, text[: bad.start()])
         raise ConfigError(f"character U+{ord(bad[0]):04X} is not allowed", "not a text file?", place)
-    builder = _Builder(file)
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
-            builder.take(event)
+        root = _build(text, file, _LOADER)
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error, text, file) from None
-    if builder.root is None:
+        if _TOO_DEEP not in str(error.problem):
+            raise _syntax_error(error, text, file) from None
+        # The C parser has a bound of its own, which it meets while it looks ahead; this one has none.
+        root = _build(text, file, yaml.SafeLoader)
+    if root is None:
         raise ConfigError("there is nothing here", "an empty document", Place(file, 1, 1))
+    return root
+
+
+def _build(text: str, file: str, loader: Any) -> Tree | None:
+    builder = _Builder(file)
+    for event in yaml.parse(text, Loader=loader):
+        builder.take(event)
     return builder.root
 
 
