@@ -26,6 +26,10 @@ MOST_CLASSES = 100
 """A confusion matrix of more classes is made only where one is asked for."""
 
 
+LEAD = 2
+"""Numbers of a batch that stand before the metrics of its heads."""
+
+
 @dataclass(frozen=True)
 class Head:
     """One loss and its metrics: `node` finds them, `tensor` holds them, `labels` is the dim of what it compares with."""
@@ -91,10 +95,11 @@ class HeadMetrics:
     sums: dict[str, float] = field(default_factory=dict)
     targets: Spread = field(default_factory=Spread)
 
-    def add(self, rows: Sequence[float]) -> None:
-        """Adds a batch. Its loss is a mean over the volume of the batch, whether all of it counts or not."""
+    def add(self, share: float, rows: Sequence[float]) -> None:
+        """Adds a batch. Its loss is a mean over the labels of the samples of its step, whether they count or not: so many times
+        `share` as a full batch has."""
         values = named(self.head.node.op, rows)
-        values["loss"] *= prod(self.head.labels)
+        values["loss"] *= prod(self.head.labels) * share
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         if "deviation" in values and values["samples"]:
@@ -134,11 +139,13 @@ class Metrics:
         self.confusion: list[list[int]] | None = None
 
     def add(self, values: Array) -> None:
-        """Adds a batch: the loss of all heads, then the metrics of one head after the other."""
-        start = 1
-        for metrics in self._heads:
-            metrics.add(values[start : start + metrics.head.rows].tolist())
-            start += metrics.head.rows
+        """Adds the batches of a step, one after the other, each as `batch_values` has it."""
+        width = LEAD + sum(metrics.head.rows for metrics in self._heads)
+        for batch in values.reshape(-1, width):
+            start = LEAD
+            for metrics in self._heads:
+                metrics.add(float(batch[1]), batch[start : start + metrics.head.rows].tolist())
+                start += metrics.head.rows
 
     @property
     def samples(self) -> int:
@@ -157,12 +164,13 @@ class Metrics:
 
 
 def batch_values(engine: Engine, heads: Sequence[Head]) -> Array | None:
-    """What `Metrics.add` takes: float64 [1 + rows of all heads]; None on a rank that does not have them."""
+    """What `Metrics.add` takes, float64 [2 + rows of all heads]: the loss of all heads, how many full batches of samples the step
+    has, then the metrics of one head after the other. None on a rank that does not have them."""
     found = [engine.value(head.tensor) for head in heads]
     rows = [value.reshape(-1).astype(np.float64) for value in found if value is not None]
     if len(rows) < len(heads) or not heads:
         return None
-    return np.concatenate([[sum(row[0] for row in rows)], *rows])
+    return np.concatenate([[sum(row[0] for row in rows), 1 / engine.moment.weight], *rows])
 
 
 class Confusion:

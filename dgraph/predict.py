@@ -33,8 +33,7 @@ def predict(worker: Worker, name: str) -> dict[str, Array] | None:
     tensor = ports.get("probability", ports["input"])
     rows, numbers = [], []
     for step in range(batches.steps):
-        worker.indices = batches.indices(0, step)
-        worker.engine.forward()
+        worker.forward(batches.indices(0, step))
         whole = gather_tensor(worker, tensor)
         there = worker.indices >= 0
         if whole is not None:

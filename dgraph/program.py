@@ -19,6 +19,7 @@ from dgraph.data import DataSpec, Description, describe, subset
 from dgraph.error import CheckError, ConfigError, DataError, DgraphError
 from dgraph.graph.build import build_graph, specs_of
 from dgraph.graph.node import Graph
+from dgraph.graph.sample import samples_first
 from dgraph.graph.spec import NodeSpec
 from dgraph.kernels.numpy import KERNELS, UPDATES
 from dgraph.layout import Layout, Mesh, assign_layout, part_readers
@@ -30,8 +31,10 @@ from dgraph.runtime.engine import Optimizer
 from dgraph.schedule.buffer import memory_orders
 from dgraph.schedule.check import check_progress, postings
 from dgraph.schedule.step import Schedule, make_schedule
+from dgraph.schedule.turn import Turn, behind_gradients
 
 SHOWN_FINDINGS = 20
+COUNTED = ("messages", "sent_nbytes", "received_nbytes")
 CLASS_LOSSES = ("softmax", "negative_log_likelihood")
 TARGET_LOSSES = ("squared_error", "half_squared_norm", "absolute_error", "huber")
 """Binary cross-entropy takes either kind of labels: two classes, or targets from 0 to 1."""
@@ -64,7 +67,8 @@ class Program:
         """The ordered steps and buffers of the plan's rank."""
         states = len(self.optimizer.states)
         workspace = UPDATES[self.optimizer.name].workspace(self.config.dtype)
-        return make_schedule(self.layout, plan, KERNELS, self.config.dtype, states, workspace, self._orders)
+        batches = self.config.train.accumulate
+        return make_schedule(self.layout, plan, KERNELS, self.config.dtype, states, workspace, self._orders, batches)
 
     def check(self) -> tuple[list[Finding], list[int]]:
         """Everything that is wrong with the plans of all ranks, and the peak bytes of each."""
@@ -101,7 +105,7 @@ class Program:
     def _parts(self) -> Iterator[bytes]:
         config = self.config
         yield repr((config.dtype, config.seed, self.optimizer.name, sorted(self.optimizer.hyper.items()))).encode()
-        yield repr((self.layout.mesh, tuple(self.graph.ops), config.data.batch)).encode()
+        yield repr((self.layout.mesh, tuple(self.graph.ops), config.data.batch, config.train.accumulate)).encode()
         for name, tensor in self.layout.tensors.items():
             yield name.encode()
             for field in (tensor.read, tensor.write):
@@ -153,6 +157,8 @@ def forward_graph(config: Config, training: bool = False) -> tuple[Description, 
         graph = build_graph(config.name, specs, parameters, DECLARED)
         _check_data(graph, data, config.data.batch)
         _check_labels(graph, data)
+        if training:
+            _check_partial(graph, config, data)
     return data, specs, graph
 
 
@@ -224,10 +230,26 @@ def _check_labels(graph: Graph, data: Description) -> None:
             raise ConfigError(what, "every label needs a score").about(node.name, "attributes.classes")
 
 
+def _check_partial(graph: Graph, config: Config, data: Description) -> None:
+    """Statistics over samples know which of them a partial batch has."""
+    count, batch = len(subset(data_spec(config), data, "train")), config.data.batch
+    known = samples_first(graph) if count % batch else frozenset(graph.tensors)
+    for node in graph.ops.values():
+        if node.op in ("mean", "variance") and "N" in node.attributes["over"] and node.inputs[0][1] not in known:
+            what = (
+                f"node {node.name}: a statistic over N of {node.inputs[0][1]}, whose rows are not those of the samples"
+            )
+            hint = (
+                f"the last batch of an epoch has {count % batch} of {batch} samples; take a batch that divides {count}"
+            )
+            raise ConfigError(what, hint).about(node.name)
+
+
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
-    """Bytes, messages and memory of some ranks: the result of `dgraph plan`. `size` is the number of all ranks; `ranks` lists those
-    asked for, each with `rank`, `peak_nbytes`, `sent_nbytes`, `messages` and, by tensor, `tensors`."""
+    """Bytes and messages of a training step, and memory, of some ranks: the result of `dgraph plan`. `size` is the number of all
+    ranks; `ranks` lists those asked for, each with `rank`, `peak_nbytes`, `sent_nbytes`, `messages` and, by tensor, `tensors`."""
     itemsize = 4 if program.config.dtype == "float32" else 8
+    late, batches = behind_gradients(program.graph), program.config.train.accumulate
     entries = []
     for rank in ranks:
         plan = program.plan(rank)
@@ -243,6 +265,8 @@ def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
             if transfer.all_reduce:
                 block = transfer.read_rect.volume * itemsize
                 tensors[name] |= {"messages": 1, "sent_nbytes": block, "received_nbytes": block}
+            if late.transfer(name) is Turn.EVERY:
+                tensors[name] |= {key: batches * tensors[name][key] for key in COUNTED}
         entries.append(
             {
                 "rank": rank,

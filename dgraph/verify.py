@@ -71,7 +71,7 @@ def one_rank(config: Config) -> Config:
 def _run_rank(program: Program, communicator: Communicator, steps: int) -> tuple[list[Array | None], dict[str, Part]]:
     """The metrics of the steps and of an evaluation of the first batch, and what this rank reads of gradients and parameters."""
     worker = Worker(program, communicator)
-    batches = worker.batches("train", shuffle=True)
+    batches = worker.training_batches(shuffle=True)
     metrics = []
     for _ in range(steps):
         epoch, at = divmod(worker.step, batches.steps)
@@ -81,8 +81,7 @@ def _run_rank(program: Program, communicator: Communicator, steps: int) -> tuple
         value = worker.engine.value(tensor.name) if tensor.role in ("gradient", "parameter", "state") else None
         if value is not None:
             found[tensor.name] = (program.layout.read_rect(tensor.name, communicator.rank), value.copy())
-    worker.indices = batches.indices(0, 0)
-    worker.engine.forward()
+    worker.forward(worker.batches("train", shuffle=True).indices(0, 0))
     metrics.append(worker.metrics())
     communicator.close()
     return metrics, found

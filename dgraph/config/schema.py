@@ -174,13 +174,14 @@ class TrainConfig:
     """How long to train, and how: exactly one of `steps` and `epochs` is given.
 
     `optimizer` is a choice as the table in `dgraph.config.train` has them.
-    `log_every` counts steps, `validate_every` and `checkpoint_every` epochs (0: never); `keep` is how many checkpoints
-    are kept; `shard` is what parameters do that do not say (see `ParameterSpec`).
+    A step adds up the gradients of `accumulate` batches. `log_every` counts steps, `validate_every` and `checkpoint_every` epochs
+    (0: never); `keep` is how many checkpoints are kept; `shard` is what parameters do that do not say (see `ParameterSpec`).
     """
 
     optimizer: Choice
     steps: int | None = None
     epochs: int | None = None
+    accumulate: int = 1
     shard: bool = False
     log_every: int = 10
     validate_every: int = 1

@@ -48,6 +48,7 @@ _TRAIN = {
     "optimizer": Key(_choice(OPTIMIZERS)),
     "steps": Key(optional(COUNT), None),
     "epochs": Key(optional(COUNT), None),
+    "accumulate": Key(COUNT, 1),
     "shard": Key(boolean, False),
     "log_every": Key(FROM_ZERO, 10),
     "validate_every": Key(FROM_ZERO, 1),

@@ -78,6 +78,11 @@ class Batches:
         return np.pad(chosen, (0, self._batch - len(chosen)), constant_values=MISSING)
 
 
+def there(indices: Array) -> int:
+    """How many samples of a batch are there; the others are behind them."""
+    return int(np.count_nonzero(indices != MISSING))
+
+
 def fill(source: Source, indices: Array, raw: tuple[Array, Rect] | None, labels: tuple[Array, Rect] | None) -> None:
     """Write a rank's part of the batch of these samples (int64 [batch], -1: none) into its arrays, of any strides.
 

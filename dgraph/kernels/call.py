@@ -22,12 +22,23 @@ Action = Callable[[], None]
 
 @dataclass
 class Moment:
-    """When a kernel runs: the run's seed, the step (from 1), and whether it trains. Set before every run of a schedule; a kernel
-    reads it when it runs, not when it is bound."""
+    """When a kernel runs, and on what. Set before every run of a schedule; a kernel reads it when it runs, not when it is bound.
+
+    `seed` is the run's, `step` counts batches from 1, `training` says whether it trains. A batch has room for `batch` samples, of
+    which the first `samples` are there; all batches of the training step together have `total`.
+    """
 
     seed: int = 0
     step: int = 0
     training: bool = True
+    batch: int = 1
+    samples: int = 1
+    total: int = 1
+
+    @property
+    def weight(self) -> float:
+        """What makes a mean over one full batch a mean over the samples that the step has."""
+        return self.batch / self.total
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The loop: a schedule bound to memory and to a communicator, run step by step.
 
-In: a schedule, a layout, kernels, an optimizer, a feed. Out: `Engine`: `train_step`, `forward`. Promise: all is bound before the
+In: a schedule, a layout, kernels, an optimizer, a feed. Out: `Engine`: `train_batch`, `forward`. Promise: all is bound before the
 first step; a step calls actions without arguments, one after the other, and decides nothing.
 
 State: the buffers and optimizer arrays (`store`), the count of updates (`updates`), when it is (`moment`), and which action is
@@ -24,6 +24,7 @@ from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.store import Store
 from dgraph.runtime.transfer import BoundTransfer
 from dgraph.schedule.step import Compute, Feed, Schedule, Start, Step, Update, Wait, Zero
+from dgraph.schedule.turn import Turn
 from dgraph.trace import Recorder
 
 Feeder = Callable[[str, Mapping[str, tuple[Array, Rect]]], None]
@@ -52,8 +53,21 @@ class Bound:
     nbytes: int
 
 
+@dataclass(frozen=True)
+class Run:
+    """Steps to be done one after the other, and their bare actions."""
+
+    steps: Sequence[Bound]
+    actions: Sequence[Action]
+
+    @staticmethod
+    def of(steps: Sequence[Bound]) -> Run:
+        """The run of these steps."""
+        return Run(steps, [step.action for step in steps])
+
+
 class Engine:
-    """One rank at work. Making it is collective; so are `train_step` and `forward`."""
+    """One rank at work. Making it is collective; so are `train_batch` and `forward`."""
 
     def __init__(self, schedule: Schedule, layout: Layout, communicator: Communicator, optimizer: Optimizer,
                  feed: Feeder, seed: int = 0) -> None:  # fmt: skip
@@ -65,12 +79,12 @@ class Engine:
         self._position = 0
         self._transfers: dict[str, BoundTransfer] = {}
         bound = [self._bind(step) for step in schedule.steps]
-        self._steps = [entry for entry in bound if entry is not None]
         forward = [entry for entry in bound[: schedule.forward] if entry is not None]
-        self._forward = [*forward, *self._unwaited(schedule.steps[: schedule.forward])]
-        self._running: Sequence[Bound] = self._steps
-        self._actions = [entry.action for entry in self._steps]
-        self._forward_actions = [entry.action for entry in self._forward]
+        self._forward = Run.of([*forward, *self._unwaited(schedule.steps[: schedule.forward])])
+        self._runs = {
+            (first, last): self._batch(bound, first, last) for first in (True, False) for last in (True, False)
+        }
+        self._running = self._runs[True, True]
 
     @property
     def graph(self) -> Graph:
@@ -79,33 +93,40 @@ class Engine:
     @property
     def where(self) -> str:
         """The node whose action is running, or ran last."""
-        return self._running[self._position].node if self._running else ""
+        return self._running.steps[self._position].node if self._running.steps else ""
 
-    def train_step(self, recorder: Recorder | None = None) -> None:
-        """Forward, gradient, update. Collective."""
-        self.updates += 1
-        self.moment.step, self.moment.training = self.updates, True
-        self._run(self._steps, self._actions, recorder)
+    def train_batch(self, first: bool = True, last: bool = True, recorder: Recorder | None = None) -> None:
+        """One batch of a training step: forward and gradient; behind the last one, the update. Collective."""
+        if first:
+            self.updates += 1
+        self.moment.training = True
+        self._run(self._runs[first, last], recorder)
 
     def forward(self, recorder: Recorder | None = None) -> None:
         """The forward nodes alone, as in an evaluation. Collective."""
         self.moment.training = False
-        self._run(self._forward, self._forward_actions, recorder)
+        self._run(self._forward, recorder)
 
-    def _run(self, steps: Sequence[Bound], actions: Sequence[Action], recorder: Recorder | None) -> None:
-        self._running = steps
+    def _run(self, run: Run, recorder: Recorder | None) -> None:
+        self._running = run
         # A value that is not finite is for the loss to report, once; NumPy would warn of it on every rank and in every kernel.
         with np.errstate(all="ignore"):
             if recorder is None:
-                for self._position, action in enumerate(actions):
+                for self._position, action in enumerate(run.actions):
                     action()
                 return
-            for self._position, entry in enumerate(steps):
+            for self._position, entry in enumerate(run.steps):
                 start = perf_counter()
                 entry.action()
                 recorder.span(entry.node, entry.verb, start, perf_counter() - start, entry.nbytes)
 
     # --- binding
+
+    def _batch(self, bound: Sequence[Bound | None], first: bool, last: bool) -> Run:
+        """What is done at a batch that is, or is not, the first or the last of its training step."""
+        wanted = {Turn.EVERY: True, Turn.FIRST: first, Turn.LAST: last}
+        pairs = zip(bound, self.schedule.turns, strict=True)
+        return Run.of([entry for entry, turn in pairs if entry is not None and wanted[turn]])
 
     def _bind(self, step: Step) -> Bound | None:
         match step:

@@ -18,6 +18,7 @@ from dgraph.layout.assign import Layout, OpLayout
 from dgraph.plan.make import Plan, Transfer
 from dgraph.rect import Rect
 from dgraph.schedule.buffer import Kernels, Placement, memory_orders, place_tensors
+from dgraph.schedule.turn import Late, Turn, behind_gradients
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,14 @@ Step = Compute | Feed | Zero | Update | Start | Wait
 
 @dataclass(frozen=True)
 class Schedule:
-    """All that one rank does in a training step; the first `forward` steps are those of an evaluation."""
+    """All that one rank does in a training step, and at which of its batches (`turns`); the first `forward` steps are those of an
+    evaluation."""
 
     rank: int
     dtype: str
     placement: Placement
     steps: tuple[Step, ...]
+    turns: tuple[Turn, ...]
     forward: int
     workspace_nbytes: int
     staging_nbytes: int
@@ -110,14 +113,18 @@ ITEMSIZE = MappingProxyType({"float32": 4, "float64": 8})
 
 
 def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "float32", states: int = 0,
-                  update_workspace: int = 0, orders: Mapping[str, tuple[int, ...]] | None = None) -> Schedule:  # fmt: skip
+                  update_workspace: int = 0, orders: Mapping[str, tuple[int, ...]] | None = None,
+                  batches: int = 1) -> Schedule:  # fmt: skip
     """The schedule of one rank. `states`: arrays of a parameter's shape that the optimizer keeps for each;
-    `orders`: the memory orders, if they are known already (they are the same on every rank)."""
+    `orders`: the memory orders, if they are known already (they are the same on every rank); `batches`: how many there are in a
+    training step, whose gradients add up."""
     graph, itemsize = layout.graph, ITEMSIZE[dtype]
+    late = behind_gradients(graph)
     if orders is None:
         orders = memory_orders(graph, kernels, dtype)
     placement = place_tensors(layout, plan, orders, itemsize)
-    by_node = {name: _node_steps(layout, name, plan.rank, placement, dtype) for name in graph.ops}
+    kept = late.gradients if batches > 1 else frozenset()
+    by_node = {name: _node_steps(layout, name, plan.rank, placement, dtype, kept) for name in graph.ops}
     steps, forward = _with_transfers(graph, plan, by_node)
     calls = [step.call for step in steps if isinstance(step, Compute)]
     updates = [step for step in steps if isinstance(step, Update)]
@@ -128,6 +135,7 @@ def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "fl
         dtype=dtype,
         placement=placement,
         steps=tuple(steps),
+        turns=tuple(_turn(step, graph, late) for step in steps),
         forward=forward,
         workspace_nbytes=max([*workspace, update_workspace if updates else 0, 0]),
         staging_nbytes=sum(_staging(transfer) for transfer in plan.transfers.values()) * itemsize,
@@ -163,21 +171,33 @@ def _with_transfers(graph: Graph, plan: Plan, by_node: Mapping[str, list[Step]])
     return [*steps, *before.get(len(position), ())], forward
 
 
+def _turn(step: Step, graph: Graph, late: Late) -> Turn:
+    match step:
+        case Start() | Wait():
+            return late.transfer(step.transfer.tensor)
+        case Zero() if graph.ops[step.node].kind == "zero":
+            return late.zeroing(graph.ops[step.node].outputs[0][1])
+        case _:
+            return late.node(step.node)
+
+
 # --- the steps of one node
 
 
-def _node_steps(layout: Layout, name: str, rank: int, placement: Placement, dtype: str) -> list[Step]:
+def _node_steps(layout: Layout, name: str, rank: int, placement: Placement, dtype: str,
+                kept: frozenset[str]) -> list[Step]:  # fmt: skip
+    """`kept`: gradients that are added to what they hold already."""
     op = layout.ops[name]
     node = op.node
     if node.kind == "forward" and not node.inputs:
         return [Feed(name, _feed_ports(layout, node, rank, placement))]
     if node.kind == "zero":
-        return [_zero_step(layout, node, rank, placement)]
+        return [_zero_step(layout, node, rank, placement, kept)]
     if node.kind == "update":
         return _update_steps(layout, node, rank, placement)
     if node.op == "accuracy":
         return []
-    return _compute_steps(layout, op, rank, placement, dtype)
+    return _compute_steps(layout, op, rank, placement, dtype, kept)
 
 
 def _feed_ports(layout: Layout, node: OpNode, rank: int, placement: Placement) -> dict[str, tuple[int, Rect]]:
@@ -199,10 +219,11 @@ def _update_steps(layout: Layout, node: OpNode, rank: int, placement: Placement)
     return [Update(node.name, parameter, (source, rect), (target, rect), follow)]
 
 
-def _zero_step(layout: Layout, node: OpNode, rank: int, placement: Placement) -> Zero:
+def _zero_step(layout: Layout, node: OpNode, rank: int, placement: Placement, kept: frozenset[str]) -> Zero:
     tensor = node.outputs[0][1]
     number = placement.places[tensor].write
-    return Zero(node.name, number, number is None or _first_writer_assigns(layout, tensor, rank))
+    elided = number is None or (tensor not in kept and _first_writer_assigns(layout, tensor, rank))
+    return Zero(node.name, number, elided)
 
 
 def _first_writer_assigns(layout: Layout, tensor: str, rank: int) -> bool:
@@ -230,7 +251,8 @@ def _covers(layout: Layout, name: str, port: str, pieces: Sequence[Rect], rect: 
     return len(pieces) == 1 and dense and layout.piece_rect(name, port, pieces[0]) == rect
 
 
-def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement, dtype: str) -> list[Step]:
+def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement, dtype: str,
+                   kept: frozenset[str]) -> list[Step]:  # fmt: skip
     node = op.node
     pieces = layout.pieces(node.name, rank)
     steps: list[Step] = _clears(layout, node, pieces, rank, placement)
@@ -242,7 +264,7 @@ def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement
             if entry is None:
                 continue
             ports[port] = entry
-            if written and not _assigns(layout, node, port, tensor, pieces, rank):
+            if written and (tensor in kept or not _assigns(layout, node, port, tensor, pieces, rank)):
                 accumulate.add(port)
         if not any(port in ports for port, _ in node.outputs):
             continue

@@ -36,7 +36,7 @@ def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
     """Trains as the config says, from where the worker stands; the result has seconds, steps, and the metrics of each subset.
     Collective."""
     config = worker.program.config
-    batches = worker.batches("train", config.data.shuffle)
+    batches = worker.training_batches(config.data.shuffle)
     steps = config.train.steps if config.train.steps is not None else (config.train.epochs or 0) * batches.steps
     start = perf_counter()
     metrics = worker.new_metrics()

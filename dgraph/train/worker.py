@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dgraph.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
-from dgraph.data import Batches, Source, fill, open_source, subset
+from dgraph.data import Batches, Source, fill, open_source, subset, there
 from dgraph.error import RunError
 from dgraph.kernels.call import Array
 from dgraph.metric import MOST_CLASSES, Confusion, Head, Metrics, batch_values, heads_of
@@ -56,10 +56,28 @@ class Worker:
         return f"step {self.step}, node {self.engine.where}"
 
     def batches(self, name: str, shuffle: bool) -> Batches:
-        """The batches of a subset."""
+        """The batches of a subset, as `forward` takes them."""
+        return self._batches(name, shuffle, 1)
+
+    def training_batches(self, shuffle: bool) -> Batches:
+        """What `train_step` takes of the samples for training: as many batches at a time as a step has."""
+        return self._batches("train", shuffle, self.program.config.train.accumulate)
+
+    def _batches(self, name: str, shuffle: bool, count: int) -> Batches:
         config = self.program.config
         chosen = subset(data_spec(config), self.program.data, name)
-        return Batches(chosen, config.data.batch, shuffle, config.seed)
+        return Batches(chosen, count * config.data.batch, shuffle, config.seed)
+
+    def _take(self, indices: Array, total: int) -> None:
+        """Makes a batch the one that is fed, of a step that has `total` samples."""
+        moment = self.engine.moment
+        moment.batch, moment.samples, moment.total = len(indices), there(indices), total
+        self.indices = indices
+
+    def forward(self, indices: Array) -> None:
+        """The forward nodes alone on a batch, int64 [batch], -1 behind the last sample. Collective."""
+        self._take(indices, there(indices))
+        self.engine.forward()
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
@@ -76,16 +94,27 @@ class Worker:
         return Metrics(self.heads)
 
     def train_step(self, indices: Array, recorder: Recorder | None = None) -> Array | None:
-        """One step on a batch; raises RunError on all ranks where the loss is not finite. Collective."""
+        """One step on the samples of one or more batches, int64 [batches * batch], -1 behind the last sample.
+
+        Gradients are those of the mean over all of these samples. Returns the metrics of the batches, one after the other. Raises
+        RunError on all ranks where the loss is not finite. Collective.
+        """
         self.step += 1
-        self.indices = indices
         if recorder is not None:
             recorder.step = self.step
-        self.engine.train_step(recorder)
-        values = self.metrics()
-        if values is not None and not np.isfinite(values[0]):
-            raise self._non_finite()
-        return values
+        batches = [batch for batch in indices.reshape(-1, len(self.indices)) if there(batch)]
+        total, before = there(indices), self.engine.updates * self.program.config.train.accumulate
+        found = []
+        for number, batch in enumerate(batches, start=1):
+            self._take(batch, total)
+            self.engine.moment.step = before + number
+            self.engine.train_batch(number == 1, number == len(batches), recorder)
+            values = self.metrics()
+            if values is not None:
+                if not np.isfinite(values[0]):
+                    raise self._non_finite()
+                found.append(values)
+        return np.concatenate(found) if found else None
 
     def evaluate(self, name: str, confusion: bool | None = False) -> Metrics:
         """The metrics of a subset; with the confusion matrix of the main head where it has classes and one is wanted (None: if
@@ -95,8 +124,7 @@ class Worker:
         wanted = classes <= MOST_CLASSES if confusion is None else confusion
         matrix = Confusion(self.heads[-1], self.engine) if wanted and classes else None
         for step in range(batches.steps):
-            self.indices = batches.indices(0, step)
-            self.engine.forward()
+            self.forward(batches.indices(0, step))
             values = self.metrics()
             if values is not None:
                 metrics.add(values)

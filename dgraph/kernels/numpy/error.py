@@ -1,7 +1,8 @@
 """Losses that compare element by element, and their gradients.
 
 In: calls whose input, labels and deltas have the rect of the piece. Out: kernels that go once over it, in blocks. Promise: sums are
-float64; an element whose label is not there adds nothing to the loss and has the gradient 0.
+float64; an element whose label is not there adds nothing to the loss and has the gradient 0; means are over the samples of the
+batch that are there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dgraph.kernels.call import Action, Array, Call, Kernel
+from dgraph.kernels.call import Action, Array, Call, Kernel, Moment
 from dgraph.kernels.numpy.block import Carver, Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent, Rule, alike, delivered, is_dense, like, nbytes, parts
 from dgraph.kernels.numpy.pointwise import MakeRule, always, given, logistic
@@ -79,7 +80,9 @@ class Loss(Indifferent):
                 partial(np.copyto, values, 0, where=void),
                 partial(tally.add, values, wide),
             ]
-        steps.append(partial(deliver_sum, tally, self.scale(call), arrays["output"], "output" in call.accumulate))
+        steps.append(
+            partial(deliver_sum, tally, self.scale(call), call.moment, arrays["output"], "output" in call.accumulate)
+        )
         return in_sequence(steps)
 
     def _dtypes(self, call: Call) -> tuple[str, ...]:
@@ -107,7 +110,7 @@ class LossGradient(Indifferent):
             result = delta[part] if is_dense(delta[part]) and not added else values
             steps += [
                 partial(rule, x[part], labels[part], result, spare),
-                partial(np.multiply, result, scale, out=result),
+                partial(_scaled, scale, call.moment, result),
                 partial(self.absent, labels[part], void),
                 partial(np.copyto, result, 0, where=void),
                 *delivered(result, delta[part], added),
@@ -118,7 +121,11 @@ class LossGradient(Indifferent):
         return (call.dtype, call.dtype, "bool")
 
 
-# --- scales
+def _scaled(scale: float, moment: Moment, values: Array) -> None:
+    np.multiply(values, scale * moment.weight, out=values)
+
+
+# --- scales, for a full batch
 
 
 def _by_element(call: Call) -> float:

@@ -1,7 +1,8 @@
 """Losses of class numbers, and their gradients: softmax cross-entropy, negative log-likelihood.
 
 In: scores or probabilities [n, k, h, w] with all classes k of each sample (n, h, w), class numbers [n, 1, h, w] as floats. Out:
-kernels. Promise: samples with a negative class number count nowhere; sums over samples are taken in float64.
+kernels. Promise: samples with a negative class number count nowhere; sums over samples are taken in float64; means are over the
+samples of the batch that are there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dgraph.kernels.call import Action, Array, Call, Kernel
+from dgraph.kernels.call import Action, Array, Call, Kernel, Moment
 from dgraph.kernels.numpy.block import Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent, alike, delivered, is_dense
 from dgraph.kernels.numpy.classes import Block, K, Shelf, at_label, class_numbers, sum_over_classes
@@ -24,7 +25,7 @@ LEAST = 1e-37
 
 
 def _scale(call: Call) -> float:
-    """The weight of the loss, divided by the samples of the whole op, whether they count or not."""
+    """The weight of the loss, divided by the samples of a full batch, whether they count or not."""
     extents = zip(call.space.labels, call.space.extents, strict=True)
     return float(call.attributes["weight"]) / prod(n for label, n in extents if label != "k")
 
@@ -52,7 +53,9 @@ class Softmax(Indifferent):
             if target is not None:
                 steps += delivered(p, target, added)
         if "output" in call.rects:
-            steps.append(partial(deliver_sum, tally, _scale(call), arrays["output"], "output" in call.accumulate))
+            steps.append(
+                partial(deliver_sum, tally, _scale(call), call.moment, arrays["output"], "output" in call.accumulate)
+            )
         return in_sequence(steps)
 
     def _shelf(self, call: Call) -> Shelf:
@@ -92,7 +95,7 @@ class SoftmaxGradient(Indifferent):
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
         p, labels, delta = arrays["probability"], alike(arrays["labels"], arrays["probability"]), arrays["input.delta"]
-        rule = partial(_softmax_gradient, class_numbers(p), call.attributes["smoothing"], _scale(call))
+        rule = partial(_softmax_gradient, class_numbers(p), call.attributes["smoothing"], _scale(call), call.moment)
         steps: list[Step] = []
         for block in self._shelf(call).blocks(p, scratch):
             steps.append(partial(rule, p[block.slices], labels[block.samples], block))
@@ -103,7 +106,8 @@ class SoftmaxGradient(Indifferent):
         return Shelf((call.dtype, "bool"), (call.dtype,))
 
 
-def _softmax_gradient(classes: Array, smoothing: float, scale: float, p: Array, label: Array, block: Block) -> None:
+def _softmax_gradient(classes: Array, smoothing: float, scale: float, moment: Moment, p: Array, label: Array,
+                      block: Block) -> None:  # fmt: skip
     """The delta of one block."""
     (delta, mask), (weight,) = block.wide, block.narrow
     np.equal(label, classes, out=mask)
@@ -113,7 +117,7 @@ def _softmax_gradient(classes: Array, smoothing: float, scale: float, p: Array, 
         np.add(delta, smoothing / classes.size, out=delta)
     np.subtract(p, delta, out=delta)
     np.greater_equal(label, 0, out=weight)
-    np.multiply(weight, scale, out=weight)
+    np.multiply(weight, scale * moment.weight, out=weight)
     np.multiply(delta, weight, out=delta)
 
 
@@ -134,7 +138,9 @@ class Likelihood(Indifferent):
         steps: list[Step] = [tally.clear]
         for block in self._shelf(call).blocks(p, scratch):
             steps.append(partial(rule, p[block.slices], labels[block.samples], block))
-        steps.append(partial(deliver_sum, tally, -_scale(call), arrays["output"], "output" in call.accumulate))
+        steps.append(
+            partial(deliver_sum, tally, -_scale(call), call.moment, arrays["output"], "output" in call.accumulate)
+        )
         return in_sequence(steps)
 
     def _shelf(self, call: Call) -> Shelf:
@@ -163,7 +169,7 @@ class LikelihoodGradient(Indifferent):
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
         p, labels, delta = arrays["input"], alike(arrays["labels"], arrays["input"]), arrays["input.delta"]
-        rule = partial(_likelihood_gradient, class_numbers(p), -_scale(call))
+        rule = partial(_likelihood_gradient, class_numbers(p), -_scale(call), call.moment)
         steps: list[Step] = []
         for block in self._shelf(call).blocks(p, scratch):
             steps.append(partial(rule, p[block.slices], labels[block.samples], block))
@@ -174,11 +180,11 @@ class LikelihoodGradient(Indifferent):
         return Shelf((call.dtype, "bool"), ())
 
 
-def _likelihood_gradient(classes: Array, scale: float, p: Array, label: Array, block: Block) -> None:
+def _likelihood_gradient(classes: Array, scale: float, moment: Moment, p: Array, label: Array, block: Block) -> None:
     """The delta of one block."""
     delta, elsewhere = block.wide
     np.maximum(p, LEAST, out=delta)
-    np.divide(scale, delta, out=delta)
+    np.divide(scale * moment.weight, delta, out=delta)
     np.not_equal(label, classes, out=elsewhere)
     np.copyto(delta, 0, where=elsewhere)
 

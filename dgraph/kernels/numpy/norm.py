@@ -2,13 +2,14 @@
 
 In: calls whose operands are seen label by label (`Operand.view`): a statistic has length 1 in the labels that it sums. Out:
 kernels that go over the input in blocks. Promise: sums are taken in float64; in an evaluation a statistic with a running
-value is that value, written by the one piece that starts at the first of the summed labels, so that the sum over pieces is right;
-what dropout keeps depends on seed, node, step and global index alone.
+value is that value, written by the one piece that starts at the first of the summed labels, so that the sum over pieces is
+right; samples that a partial batch lacks have no part in a statistic; what dropout keeps depends on seed, node, step and global
+index alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -37,11 +38,11 @@ from dgraph.rect import Rect
 Operands = Mapping[str, Array]
 
 
-def _views(call: Call, arrays: Mapping[str, Array]) -> Operands:
+def _views(call: Call, arrays: Mapping[str, Array], piece: Rect) -> Operands:
     """Every operand with one axis a label, and, where it is read, spread over the whole piece."""
-    size = call.piece.size
+    size = piece.size
     written = {port for port in call.rects if port == "output" or (port.endswith(".delta") and port != "output.delta")}
-    views = {port: Operand.of(call, port, arrays[port]).view(call.piece) for port in call.rects}
+    views = {port: Operand.of(call, port, arrays[port]).view(piece) for port in call.rects}
     return {port: view if port in written else np.broadcast_to(view, size) for port, view in views.items()}
 
 
@@ -52,6 +53,38 @@ def _add_to(call: Call, views: Operands, port: str, rule: Rule, reads: Sequence[
 
 
 # --- statistics
+
+
+def _of_present(call: Call, bind: Callable[[Rect, float], Action]) -> Action:
+    """`bind(piece, share)` for the part of the piece whose samples are there, and their share of the batch.
+
+    Bound once for full batches, and for a partial one when it first comes: there are few sizes of them.
+    """
+    whole = bind(call.piece, 1.0)
+    if "N" not in call.attributes["over"]:
+        return whole
+    moment, extent, partly = call.moment, call.access.dims["input"][0], dict[int, Action]()
+
+    def act() -> None:
+        rows = extent * moment.samples // moment.batch
+        if rows < extent and rows not in partly:
+            partly[rows] = bind(_before(call, rows), rows / extent)
+        (whole if rows == extent else partly[rows])()
+
+    return act
+
+
+def _before(call: Call, rows: int) -> Rect:
+    """The part of a piece that stands before a row of the input."""
+    box = call.space.box(call.piece)
+    first, last = box["n"]
+    return Rect.of((box | {"n": (first, max(first, min(rows, last)))}).values())
+
+
+def _behind(call: Call, part: Rect) -> Rect:
+    """The rest of a piece, behind what `_before` gave."""
+    box = call.space.box(call.piece)
+    return Rect.of((box | {"n": (call.space.box(part)["n"][1], box["n"][1])}).values())
 
 
 @dataclass(frozen=True)
@@ -67,14 +100,21 @@ class Statistic(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        views, accumulate = _views(call, arrays), "output" in call.accumulate
-        inputs = [views[port] for port in self.reads]
-        train = sum_of(self.rule, inputs, views["output"], accumulate, scratch, 1 / summed(call.access))
+        accumulate = "output" in call.accumulate
+        train = _of_present(call, partial(self._sum, call, arrays, scratch))
         if "running" not in call.rects:
             return train
         running = arrays["running"] if self._is_first(call) else None
         evaluate = partial(_take, running, arrays["output"], accumulate)
         return partial(_by_moment, call.moment, train, evaluate)
+
+    def _sum(self, call: Call, arrays: Mapping[str, Array], scratch: Array, piece: Rect, share: float) -> Action:
+        accumulate = "output" in call.accumulate
+        if not piece:
+            return partial(_take, None, arrays["output"], accumulate)
+        views = _views(call, arrays, piece)
+        inputs, scale = [views[port] for port in self.reads], 1 / (summed(call.access) * share)
+        return sum_of(self.rule, inputs, views["output"], accumulate, scratch, scale)
 
     def _is_first(self, call: Call) -> bool:
         """Whether the piece starts at the first value of every label that is summed."""
@@ -99,8 +139,13 @@ def _squared_distance(x: Array, mean: Array, out: Array) -> None:
     np.multiply(out, out, out=out)
 
 
-class MeanGradient(Indifferent):
-    """`input.delta = output.delta / how many`."""
+@dataclass(frozen=True)
+class StatisticGradient(Indifferent):
+    """`input.delta = rule(reads) * factor / how many`, 0 for samples that are not there."""
+
+    rule: Callable[..., None]
+    reads: tuple[str, ...]
+    factor: float
 
     def workspace(self, call: Call) -> int:
         """See `Kernel.workspace`."""
@@ -108,22 +153,17 @@ class MeanGradient(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        rule = partial(_scaled, 1 / summed(call.access))
-        return _add_to(call, _views(call, arrays), "input.delta", rule, ("output.delta",), scratch)
+        return _of_present(call, partial(self._spread, call, arrays, scratch))
 
-
-class VarianceGradient(Indifferent):
-    """`input.delta = 2 (input - mean) output.delta / how many`; what goes by the mean adds up to zero."""
-
-    def workspace(self, call: Call) -> int:
-        """See `Kernel.workspace`."""
-        return nbytes(1, call.dtype)
-
-    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
-        """See `Kernel.bind`."""
-        rule = partial(_scaled_distance, 2 / summed(call.access))
-        reads = ("input", "mean", "output.delta")
-        return _add_to(call, _views(call, arrays), "input.delta", rule, reads, scratch)
+    def _spread(self, call: Call, arrays: Mapping[str, Array], scratch: Array, piece: Rect, share: float) -> Action:
+        steps: list[Step] = []
+        if piece:
+            rule = partial(self.rule, self.factor / (summed(call.access) * share))
+            steps.append(_add_to(call, _views(call, arrays, piece), "input.delta", rule, self.reads, scratch))
+        if share < 1 and "input.delta" not in call.accumulate:
+            delta = Operand.of(call, "input.delta", arrays["input.delta"]).view(_behind(call, piece))
+            steps.append(partial(delta.fill, 0))
+        return in_sequence(steps)
 
 
 def _scaled(scale: float, delta: Array, out: Array) -> None:
@@ -160,7 +200,7 @@ class _Normalizing(Indifferent):
         variance = arrays["variance"]
         inverse = Carver(scratch).take(variance.shape, call.dtype)
         view = Operand.of(call, "variance", inverse).view(call.piece)
-        views = dict(_views(call, arrays)) | {"inverse": np.broadcast_to(view, call.piece.size)}
+        views = dict(_views(call, arrays, call.piece)) | {"inverse": np.broadcast_to(view, call.piece.size)}
         epsilon = float(call.attributes["epsilon"])
         return partial(_inverse_deviation, variance, epsilon, inverse), views, scratch[aligned(inverse.nbytes) :]
 
@@ -295,9 +335,10 @@ class DropoutGradient(Indifferent):
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
     {
         ("mean", False): Statistic(None, ("input",)),
-        ("mean", True): MeanGradient(),
+        ("mean", True): StatisticGradient(_scaled, ("output.delta",), 1.0),
         ("variance", False): Statistic(_squared_distance, ("input", "mean")),
-        ("variance", True): VarianceGradient(),
+        # What goes by the mean adds up to zero.
+        ("variance", True): StatisticGradient(_scaled_distance, ("input", "mean", "output.delta"), 2.0),
         ("normalize", False): Normalize(),
         ("normalize", True): NormalizeGradient(),
         ("dropout", False): Dropout(),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dgraph.kernels.call import Array
+from dgraph.kernels.call import Array, Moment
 from dgraph.ops.metric import UNIT
 
 
@@ -36,9 +36,9 @@ class Tally:
         self.counts[at] += int(np.count_nonzero(mask))
 
 
-def deliver_sum(tally: Tally, scale: float, output: Array, accumulate: bool) -> None:
-    """The only element of `output` gets the first sum, scaled, or it is added there."""
-    output[...] = tally.sums[0] * scale + (float(output.flat[0]) if accumulate else 0.0)
+def deliver_sum(tally: Tally, scale: float, moment: Moment, output: Array, accumulate: bool) -> None:
+    """The only element of `output` gets the first sum, scaled for the samples that are there, or it is added there."""
+    output[...] = tally.sums[0] * scale * moment.weight + (float(output.flat[0]) if accumulate else 0.0)
 
 
 def deliver_metrics(tally: Tally, output: Array, accumulate: bool) -> None:
