@@ -13,7 +13,10 @@ LEVELS = {
     "program": 8, "metric": 8, "summary": 9, "train": 9, "onnx": 9, "predict": 10, "verify": 10, "network": 11,
     "cli": 12, "__main__": 13, "__init__": 12,
 }  # fmt: skip
-OWNERS = {"mpi4py": {"runtime/mpi.py", "runtime/doctor.py"}, "rich": {"cli/face.py"}}
+OWNERS = {
+    "mpi4py": {"runtime/mpi.py", "runtime/doctor.py"}, "rich": {"cli/face.py"},
+    "h5py": {"data/reader/hdf5.py"}, "PIL": {"data/reader/image.py"}, "sklearn": {"data/reader/scikit.py"},
+}  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 ONNX = {str(path.relative_to(ROOT)) for path in FILES if "onnx" in path.parts}
 OWNERS |= dict.fromkeys(("onnx", "safetensors", "google"), ONNX)

@@ -1,6 +1,7 @@
-"""Samples that lie in arrays.
+"""Samples and labels that are arrays.
 
-In: arrays. Out: a `Source`. Promise: only what a rect needs is copied, so a mapped file is read no further than that.
+In: `Values` of both. Out: a `Source`. Promise: only what a rect needs is read, and what is read is checked: values are finite,
+class numbers are those of classes.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from dgraph.data.spec import Array
+from dgraph.data.values import Values, all_finite
+from dgraph.error import DataError
 from dgraph.rect import Rect
 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Samples x [n, C, spatial...] and labels y [n, *label shape] that are in memory, or mapped into it; the n may stand
-    there `repeat` times."""
+    """Samples x [n, C, spatial...] and labels y [n, *label shape]; the n may stand there `repeat` times."""
 
-    x: Array
-    y: Array
+    x: Values
+    y: Values
     classes: int | None
     scale: float
     repeat: int = 1
@@ -28,29 +30,51 @@ class ArraySource:
     @property
     def samples(self) -> int:
         """How many samples there are."""
-        return len(self.y) * self.repeat
+        return self.y.shape[0] * self.repeat
 
     @property
     def shape(self) -> tuple[int, ...]:
         """[C, spatial...] of one sample."""
-        return tuple(self.x.shape[1:])
+        return self.x.shape[1:]
 
     @property
     def label_shape(self) -> tuple[int, ...]:
         """The shape of a sample's labels."""
-        return tuple(self.y.shape[1:])
+        return self.y.shape[1:]
 
     def read(self, indices: Array, rect: Rect) -> Array:
         """As `Source.read`: float32, or float64 where x needs it."""
-        values = self._part(self.x, indices, rect, np.result_type(self.x.dtype, np.float32))
-        values /= self.scale
+        values = _finite("x", self.x, indices % self.x.shape[0], rect)
+        real = np.result_type(self.x.dtype, np.float32)
+        values = values.astype(real, copy=False)
+        if self.scale != 1:
+            values /= self.scale
         return values
 
     def labels(self, indices: Array, rect: Rect) -> Array:
         """As `Source.labels`: real targets are float32, or float64 where y needs it."""
-        real = np.result_type(self.y.dtype, np.float32)
-        return self._part(self.y, indices, rect, real if self.classes is None else np.dtype(np.int64))
+        indices = indices % self.y.shape[0]
+        values = _finite("y", self.y, indices, rect)
+        if self.classes is None:
+            return values.astype(np.result_type(self.y.dtype, np.float32), copy=False)
+        wrong = (values < 0) | (values >= self.classes)
+        if wrong.any():
+            what = f"y has the label {values[wrong][0]}"
+            raise DataError(
+                f"{_first(self.y, indices, ~wrong)}: {what}",
+                f"{self.classes} classes have labels 0 to {self.classes - 1}",
+            )
+        return values.astype(np.int64, copy=False)
 
-    def _part(self, whole: Array, indices: Array, rect: Rect, dtype: np.dtype[Any]) -> Array:
-        where: tuple[Any, ...] = (indices % len(whole), *rect.slices())
-        return np.array(whole[where], dtype)
+
+def _finite(name: str, source: Values, indices: Array, rect: Rect) -> Array:
+    """What is read, all of it finite."""
+    values = source.read(indices, rect)
+    if not all_finite(values):
+        raise DataError(f"{_first(source, indices, np.isfinite(values))}: {name} has values that are not finite")
+    return values
+
+
+def _first(source: Values, indices: Array, right: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
+    """The first sample in which not everything is right."""
+    return source.where(int(indices[right.reshape(len(right), -1).all(1).argmin()]))

@@ -6,23 +6,20 @@ what the source says; a fault is a DataError, or a ConfigError where the spec it
 
 from __future__ import annotations
 
-import numpy as np
-
 from dgraph.data.array import ArraySource
-from dgraph.data.npz import describe_npz, read_npz
+from dgraph.data.files import OPENERS, Files, open_files
+from dgraph.data.reader.scikit import SETS, open_sklearn
 from dgraph.data.ring import RingSource, describe_ring
-from dgraph.data.spec import Array, DataSpec, Description, Source
+from dgraph.data.spec import DataSpec, Description, Source
 from dgraph.data.synthetic import open_synthetic
-from dgraph.data.table import describe_table, read_table
+from dgraph.data.table import describe_table, open_table
+from dgraph.data.values import shaped
 from dgraph.error import ConfigError, DataError
 from dgraph.ops.frame import padded
 
-DIGITS = Description(1797, (1, 8, 8), 10, (1, 1, 1))
-"""The digits that scikit-learn carries: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits."""
-
 
 def describe(spec: DataSpec) -> Description:
-    """The numbers of a source. Opens no more than the headers and the labels of a file, imports nothing heavy.
+    """The numbers of a source. Opens no more than the headers and the labels of files, imports nothing but what reads those.
 
     Raises ConfigError for an unknown source or a spec that lacks something, DataError for a file that is missing, damaged,
     or not what the spec says.
@@ -30,44 +27,54 @@ def describe(spec: DataSpec) -> Description:
     match spec.source:
         case "synthetic":
             return _synthetic(spec)
-        case "digits":
-            return _agreed(spec, DIGITS, "the digits have", ConfigError)
-        case "npz":
-            path = _path(spec)
-            return _agreed(spec, describe_npz(path, spec.classes, spec.label_shape), f"{path}: it has", DataError)
-        case "table":
-            return _agreed(spec, describe_table(spec), "the table has", ConfigError)
         case "ring":
             return _agreed(spec, describe_ring(_samples(spec)), "the ring has", ConfigError)
+        case "table":
+            return _agreed(spec, describe_table(spec), "the table has", ConfigError)
+        case "digits" | "sklearn":
+            name = _set(spec)
+            return _agreed(spec, SETS[name], "the digits have" if name == "digits" else f"{name} has", ConfigError)
+        case source if source in OPENERS:
+            return _agreed_files(spec, open_files(spec))
         case _:
-            raise ConfigError(f"there is no data source {spec.source}", "synthetic, digits, npz, table, ring")
+            known = ("synthetic", "ring", "table", "digits", "sklearn", *OPENERS)
+            raise ConfigError(f"there is no data source {spec.source}", ", ".join(known))
 
 
 def open_source(spec: DataSpec) -> Source:
-    """The source of a spec, ready to be read. A file is read once as a whole and checked: sums, finite values, labels.
+    """The source of a spec, ready to be read. What can only be kept in memory is read and checked now; all else when it is wanted.
 
-    Raises as `describe`; DataError also where the digits are wanted and scikit-learn is not installed.
+    Raises as `describe`; DataError also where a set of scikit-learn is wanted that is not installed.
     """
+    if spec.source in OPENERS:
+        files = open_files(spec)
+        known = _agreed_files(spec, files)
+        files.x.load()
+        return ArraySource(files.x, files.y, known.classes, spec.scale)
     known = describe(spec)
     match spec.source:
         case "synthetic":
             return open_synthetic(known, spec.scale, spec.seed)
         case "ring":
             return RingSource(known.samples, spec.scale, spec.seed)
-        case "digits":
-            x, y = _digits()
         case "table":
-            x, y = read_table(spec, known)
+            pair = open_table(spec, known)
         case _:
-            x, y = read_npz(_path(spec), known.classes)
-    y = y.reshape(len(x), *known.label_shape)
-    return ArraySource(x, y, known.classes, spec.scale, known.samples // len(x))
+            pair = open_sklearn(_set(spec))
+    y = shaped(pair.y, known.label_shape)
+    return ArraySource(pair.x, y, known.classes, spec.scale, known.samples // pair.x.shape[0])
 
 
-def _path(spec: DataSpec) -> str:
-    if not isinstance(spec.path, str):
-        raise ConfigError("an npz source needs a path")
-    return spec.path
+def _set(spec: DataSpec) -> str:
+    """The name of a set of scikit-learn."""
+    name = "digits" if spec.source == "digits" else spec.name
+    if name not in SETS:
+        raise ConfigError(f"there is no set {name}", ", ".join(SETS)).about("data", "name")
+    return name
+
+
+def _agreed_files(spec: DataSpec, files: Files) -> Description:
+    return _agreed(spec, files.known, f"{files.x.path}: it has", DataError)
 
 
 def _samples(spec: DataSpec) -> int:
@@ -100,13 +107,3 @@ def _agreed(spec: DataSpec, known: Description, who: str, error: type[ConfigErro
 
 def _text(value: int | tuple[int, ...]) -> str:
     return str(value) if isinstance(value, int) else str(list(value))
-
-
-def _digits() -> tuple[Array, Array]:
-    try:
-        # Imported here: it takes a second, and only this source needs it.
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-    except ImportError:
-        raise DataError("the digits need scikit-learn", "pip install dgraph[data]") from None
-    digits = load_digits()
-    return digits.images[:, None].astype(np.float32), digits.target.astype(np.int64)

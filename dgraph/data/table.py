@@ -11,13 +11,15 @@ from math import prod
 
 import numpy as np
 
-from dgraph.data.spec import Array, Cell, DataSpec, Description
+from dgraph.data.reader.pair import Pair
+from dgraph.data.spec import Cell, DataSpec, Description
+from dgraph.data.values import Held
 from dgraph.error import ConfigError
 from dgraph.ops.frame import padded
 
 
 def describe_table(spec: DataSpec) -> Description:
-    """The numbers of a table; see `read_table`."""
+    """The numbers of a table; see `open_table`."""
     rows, labels = _tables(spec)
     shape = spec.shape or (len(rows[0]),)
     _check_lengths("rows", [len(row) for row in rows], "shape", shape)
@@ -27,7 +29,7 @@ def describe_table(spec: DataSpec) -> Description:
     return Description(len(rows) * spec.repeat, shape, _classes(spec, labels), label_shape)
 
 
-def read_table(spec: DataSpec, known: Description) -> tuple[Array, Array]:
+def open_table(spec: DataSpec, known: Description) -> Pair:
     """x [rows, C, spatial...], float64, and y [rows, *label shape], float64 or, with classes, int64.
 
     Raises ConfigError where rows or labels have other lengths than their shapes, or labels are no class numbers.
@@ -35,7 +37,7 @@ def read_table(spec: DataSpec, known: Description) -> tuple[Array, Array]:
     rows, labels = _tables(spec)
     x = np.array(rows, np.float64).reshape(len(rows), *known.shape)
     y = np.array(labels, np.float64 if known.classes is None else np.int64)
-    return x, y.reshape(len(rows), *known.label_shape)
+    return Pair(Held("table", x), Held("table", y.reshape(len(rows), *known.label_shape)))
 
 
 def _tables(spec: DataSpec) -> tuple[tuple[tuple[float, ...], ...], tuple[Cell, ...]]:
