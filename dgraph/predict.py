@@ -32,13 +32,13 @@ def predict(worker: Worker, name: str) -> dict[str, Array] | None:
     ports = dict((*head.inputs, *head.outputs))
     tensor = ports.get("probability", ports["input"])
     rows, numbers = [], []
-    for step in range(batches.steps):
-        worker.forward(batches.indices(0, step))
+    for indices, following in batches.pairs():
+        worker.forward(indices, following)
         whole = gather_tensor(worker, tensor)
-        there = worker.indices >= 0
+        there = indices >= 0
         if whole is not None:
             rows.append(whole[there])
-            numbers.append(worker.indices[there])
+            numbers.append(indices[there])
     if worker.communicator.rank:
         return None
     dim = worker.program.graph.tensors[tensor].dim

@@ -15,7 +15,7 @@ from typing import Any
 
 from dgraph.autodiff import add_gradients
 from dgraph.config import Config, plain_node, plain_parameter
-from dgraph.data import DataSpec, Description, describe, subset
+from dgraph.data import OPENERS, DataSpec, Description, describe, subset
 from dgraph.error import CheckError, ConfigError, DataError, DgraphError
 from dgraph.graph.build import build_graph, specs_of
 from dgraph.graph.node import Graph
@@ -59,6 +59,17 @@ class Program:
     def _orders(self) -> Mapping[str, tuple[int, ...]]:
         return memory_orders(self.graph, KERNELS, self.config.dtype)
 
+    @property
+    def training(self) -> bool:
+        """Whether the graph has gradients and updates."""
+        return self.graph is not self.forward
+
+    @property
+    def prefetch(self) -> bool:
+        """Whether batches are read ahead."""
+        data = self.config.data
+        return data.source in OPENERS if data.prefetch is None else data.prefetch
+
     def plan(self, rank: int) -> Plan:
         """All messages of one rank."""
         return make_plan(self.layout, rank)
@@ -67,8 +78,10 @@ class Program:
         """The ordered steps and buffers of the plan's rank."""
         states = len(self.optimizer.states)
         workspace = UPDATES[self.optimizer.name].workspace(self.config.dtype)
-        batches = self.config.train.accumulate
-        return make_schedule(self.layout, plan, KERNELS, self.config.dtype, states, workspace, self._orders, batches)
+        batches, ahead = self.config.train.accumulate, (2 if self.training else 1) if self.prefetch else 0
+        return make_schedule(
+            self.layout, plan, KERNELS, self.config.dtype, states, workspace, self._orders, batches, ahead
+        )
 
     def check(self) -> tuple[list[Finding], list[int]]:
         """Everything that is wrong with the plans of all ranks, and the peak bytes of each."""
@@ -122,6 +135,7 @@ def data_spec(config: Config) -> DataSpec:
         "shares": (data.shares.train, data.shares.validation, data.shares.test),
         "repeat": data.repeat or 1,
         "sets": data.sets or {},
+        "augment": tuple({step.kind: step.options} for step in data.augment),
         "seed": config.seed,
     }
     return DataSpec(**(same | changed))

@@ -40,7 +40,7 @@ class Outcome:
 
 def run_steps(config: Config, steps: int) -> Outcome:
     """Trains `steps` steps on the mesh of `config`, its ranks as threads of this process."""
-    program = compile_config(config)
+    program = compile_config(replace(config, data=replace(config.data, prefetch=False)))
     if program.ranks == 1:
         parts = [_run_rank(program, OneRank(), steps)]
     else:

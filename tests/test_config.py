@@ -47,6 +47,9 @@ data: &data
   scale: 255
   shares: {train: 0.5, validation: 0.25, test: 0.25}
   shuffle: false
+  one_hot: true
+  augment: [{flip: {axis: HW}}, {shift: {W: 2}}, {crop: {H: 28}}, {normalize: {mean: [0.5], deviation: [2]}}]
+  prefetch: false
   split: {N: {axes: [t, y], sizes: [4, 0, 2, 2, 2, 2]}}
 layers:
   - {name: c0, conv: &conv {channels: 8, size: [3, 5], padding: [1, [2, 0]]}, affine: none, nonlinearity: relu}
@@ -225,8 +228,8 @@ def test_places_by_path(path, line, column):
 
 def test_places_of_keys_and_of_specs():
     config = parse_config(EVERYTHING, "f.yaml")
-    assert config.place("nodes.extra.op", key=True).line == 24
-    assert (config.nodes[0].place.line, config.parameters[0].place.line, config.layers[3].place.line) == (23, 31, 17)
+    assert config.place("nodes.extra.op", key=True).line == 27
+    assert (config.nodes[0].place.line, config.parameters[0].place.line, config.layers[3].place.line) == (26, 34, 20)
 
 
 def test_overrides():

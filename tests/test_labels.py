@@ -80,13 +80,11 @@ def test_a_rank_gets_the_labels_of_its_rect_alone():
 
     def labels(communicator):
         worker = Worker(made, communicator)
-        worker.indices = np.array([3, 9, -1, 0, 7, -1])
-        worker.engine.forward()
+        worker.forward(np.array([3, 9, -1, 0, 7, -1]))
         rect = made.layout.read_rect("data.labels_output", communicator.rank)
         return rect, worker.engine.value("data.labels_output").copy()
 
-    whole.indices = np.array([3, 9, -1, 0, 7, -1])
-    whole.engine.forward()
+    whole.forward(np.array([3, 9, -1, 0, 7, -1]))
     everything = whole.engine.value("data.labels_output")
     assert (everything[[2, 5]] == -1).all()
     for rect, found in run_threads(4, labels):

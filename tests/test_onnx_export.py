@@ -56,8 +56,7 @@ def forward(config, values, indices):
         for found in (worker.engine.store.reading(name), worker.engine.store.writing(name)):
             if found is not None:
                 found[1][...] = value
-    worker.indices = indices
-    worker.engine.forward()
+    worker.forward(indices)
     x = worker.source.read(indices, Rect.whole(worker.source.shape)).astype(config.dtype)
     y = worker.engine.store.writing(predicted(worker.program.forward))[1]
     logits = any(node.attributes.get("logits") for node in worker.program.forward.ops.values())

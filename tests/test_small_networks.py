@@ -37,13 +37,12 @@ def found(name, ranks, tensor, subset, overrides=()):
             worker.train_step(training.indices(*divmod(step, training.steps)))
         batches = worker.batches(subset, shuffle=False)
         rows, labels = [], []
-        for step in range(batches.steps):
-            worker.indices = batches.indices(0, step)
-            worker.engine.forward()
-            whole, there = gather_tensor(worker, tensor), worker.indices >= 0
+        for indices, following in batches.pairs():
+            worker.forward(indices, following)
+            whole, there = gather_tensor(worker, tensor), indices >= 0
             if whole is not None:
                 rows.append(whole[there])
-                labels.append(worker.source.labels(worker.indices[there], Rect.whole(worker.source.label_shape)))
+                labels.append(worker.source.labels(indices[there], Rect.whole(worker.source.label_shape)))
         return np.concatenate(rows or [[]]), np.concatenate(labels or [[]])
 
     return body(OneRank()) if ranks == 1 else run_threads(ranks, body)[0]

@@ -46,7 +46,9 @@ class DataConfig:
     synthetic source or a ring has; `rows` and `labels` are a table's, which stands there `repeat` times. Of files, `path` and
     `labels` are absolute paths, one or several, and `sets` those of subsets with files of their own; the keys from `name` to
     `channels_last` are what some sources need to know, as `dgraph.data.DataSpec` has them. `scale` divides every value; `shares`
-    are of the main files; `read` is `rect` (a rank reads what it needs) or `same` (every rank reads the whole batch).
+    are of the main files; `read` is `rect` (a rank reads what it needs) or `same` (every rank reads the whole batch). `one_hot`
+    makes real targets of class numbers; `augment` are random changes of training samples; `prefetch` reads the next batch while
+    a step computes (None: where the source reads files).
     """
 
     source: str
@@ -76,6 +78,9 @@ class DataConfig:
     shuffle: bool
     read: str
     split: Splits | None
+    one_hot: bool
+    augment: tuple[Choice, ...]
+    prefetch: bool | None
     place: Place = field(compare=False, repr=False)
 
     def resolved(self) -> dict[str, Any]:
@@ -249,9 +254,11 @@ def _section(values: DataConfig | TrainConfig) -> dict[str, Any]:
     section: dict[str, Any] = {}
     for entry in fields(values):
         value = getattr(values, entry.name)
-        if value is None or entry.name == "place":
+        if value in (None, ()) or entry.name == "place":
             continue
-        if entry.name == "split":
+        if entry.name == "augment":
+            section[entry.name] = [step.resolved() for step in value]
+        elif entry.name == "split":
             section["split"] = plain_split(value)
         elif isinstance(value, Choice):
             section[entry.name] = value.resolved()

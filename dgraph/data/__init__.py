@@ -1,7 +1,24 @@
 """Samples for training: where they come from, and the part of a batch that a rank needs."""
 
-from dgraph.data.batch import Batches, fill, subset, there
-from dgraph.data.source import describe, open_source
+from dgraph.data.batch import Batch, Batches, fill, subset, there
+from dgraph.data.files import OPENERS
+from dgraph.data.prefetch import Feeder, Places
 from dgraph.data.spec import DataSpec, Description, Source
+from dgraph.data.view import describe, open_source, view
 
-__all__ = ["Batches", "DataSpec", "Description", "Source", "describe", "fill", "open_source", "subset", "there"]
+__all__ = [
+    "OPENERS",
+    "Batch",
+    "Batches",
+    "DataSpec",
+    "Description",
+    "Feeder",
+    "Places",
+    "Source",
+    "describe",
+    "fill",
+    "open_source",
+    "subset",
+    "there",
+    "view",
+]

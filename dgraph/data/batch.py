@@ -7,7 +7,8 @@ rank reads only what its rect needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -22,6 +23,28 @@ MISSING = -1
 """The index of a sample that a last, partial batch lacks, and its class numbers; its real targets are NaN, its values 0."""
 BITE = 1 << 20
 Read = Callable[[Array, Rect], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Which samples a step takes: global indices (int64 [batch], -1: none), and the epoch of training (None: evaluation)."""
+
+    indices: Array
+    epoch: int | None
+
+    @property
+    def training(self) -> bool:
+        """Whether it is one of training."""
+        return self.epoch is not None
+
+    def same(self, other: Batch) -> bool:
+        """Whether both give the same values."""
+        return self.epoch == other.epoch and np.array_equal(self.indices, other.indices)
+
+
+def missing_label(classes: int | None) -> float:
+    """What stands where there is no label."""
+    return np.nan if classes is None else MISSING
 
 
 def subset(spec: DataSpec, known: Description, name: str) -> Array:
@@ -77,6 +100,11 @@ class Batches:
         chosen = self._order[step * self._batch : (step + 1) * self._batch]
         return np.pad(chosen, (0, self._batch - len(chosen)), constant_values=MISSING)
 
+    def pairs(self) -> Iterator[tuple[Array, Array | None]]:
+        """The samples of each step of the first epoch, and those of the step after it, None after the last."""
+        for step in range(self.steps):
+            yield self.indices(0, step), self.indices(0, step + 1) if step + 1 < self.steps else None
+
 
 def there(indices: Array) -> int:
     """How many samples of a batch are there; the others are behind them."""
@@ -94,8 +122,7 @@ def fill(source: Source, indices: Array, raw: tuple[Array, Rect] | None, labels:
     if raw is not None and raw[1]:
         _fill(source.read, source.shape, 0.0, indices, *raw)
     if labels is not None and labels[1]:
-        missing = np.nan if source.classes is None else MISSING
-        _fill(source.labels, source.label_shape, missing, indices, *labels)
+        _fill(source.labels, source.label_shape, missing_label(source.classes), indices, *labels)
 
 
 def _fill(read: Read, shape: tuple[int, ...], missing: float, indices: Array, out: Array, rect: Rect) -> None:

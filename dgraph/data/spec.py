@@ -22,6 +22,8 @@ Paths = str | tuple[str, ...]
 Column = str | int
 """A column of a table in a file, by its name or its number from 0 (from -1: counted from the last)."""
 SUBSETS = ("train", "validation", "test")
+Step = Mapping[str, Mapping[str, Any]]
+"""One thing that is done to samples: {kind: arguments}."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class DataSpec:
     size: of images, the [height, width] to which they are scaled; without it, all must be of the size of the first.
     channels_last: whether arrays in files have their channels last.
     sets: of validation and test, `path` and `labels` of files of their own; `shares` are then of the others.
+    one_hot: whether class numbers become real targets of zeros and a one.
+    augment: random changes of training samples (see `dgraph.data.augment`), each as {kind: arguments}.
     """
 
     source: str
@@ -83,6 +87,8 @@ class DataSpec:
     size: tuple[int, int] | None = None
     channels_last: bool | None = None
     sets: Mapping[str, Mapping[str, Paths]] = field(default_factory=dict)
+    one_hot: bool = False
+    augment: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)

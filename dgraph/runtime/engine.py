@@ -3,8 +3,8 @@
 In: a schedule, a layout, kernels, an optimizer, a feed. Out: `Engine`: `train_batch`, `forward`. Promise: all is bound before the
 first step; a step calls actions without arguments, one after the other, and decides nothing.
 
-State: the buffers and optimizer arrays (`store`), the count of updates (`updates`), when it is (`moment`), and which action is
-running (`where`).
+State: the buffers and optimizer arrays (`store`), those that the feed fills (`fed`), the count of updates (`updates`), when it is
+(`moment`), and which action is running (`where`).
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Engine:
         self.store = Store(schedule, optimizer.states)
         self.updates = 0
         self.moment = Moment(seed)
+        self.fed: dict[str, Mapping[str, tuple[Array, Rect]]] = {}
         self._feed = feed
         self._position = 0
         self._transfers: dict[str, BoundTransfer] = {}
@@ -133,7 +134,9 @@ class Engine:
             case Compute():
                 return Bound(step.node, "compute", self._compute(step), 0)
             case Feed():
-                places = {port: (self.store.view(place), place[1]) for port, place in step.ports.items()}
+                self.fed[step.node] = places = {
+                    port: (self.store.view(place), place[1]) for port, place in step.ports.items()
+                }
                 return Bound(step.node, "feed", lambda: self._feed(step.node, places), 0)
             case Zero(node=node, buffer=number, elided=elided):
                 if elided or number is None:

@@ -98,12 +98,13 @@ class Schedule:
     workspace_nbytes: int
     staging_nbytes: int
     state_nbytes: int
+    ahead_nbytes: int
 
     @property
     def peak_nbytes(self) -> int:
-        """Bytes of buffers, message staging, optimizer state and scratch: all live from the first step to the last."""
+        """Bytes of buffers, staged messages, optimizer state, scratch, batches read ahead: all live from first to last step."""
         buffers = sum(buffer.nbytes for buffer in self.placement.buffers)
-        return buffers + self.workspace_nbytes + self.staging_nbytes + self.state_nbytes
+        return buffers + self.workspace_nbytes + self.staging_nbytes + self.state_nbytes + self.ahead_nbytes
 
 
 NOWHERE = -1
@@ -114,10 +115,10 @@ ITEMSIZE = MappingProxyType({"float32": 4, "float64": 8})
 
 def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "float32", states: int = 0,
                   update_workspace: int = 0, orders: Mapping[str, tuple[int, ...]] | None = None,
-                  batches: int = 1) -> Schedule:  # fmt: skip
+                  batches: int = 1, ahead: int = 0) -> Schedule:  # fmt: skip
     """The schedule of one rank. `states`: arrays of a parameter's shape that the optimizer keeps for each;
     `orders`: the memory orders, if they are known already (they are the same on every rank); `batches`: how many there are in a
-    training step, whose gradients add up."""
+    training step, whose gradients add up; `ahead`: how many batches there is room to read ahead."""
     graph, itemsize = layout.graph, ITEMSIZE[dtype]
     late = behind_gradients(graph)
     if orders is None:
@@ -128,6 +129,7 @@ def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "fl
     steps, forward = _with_transfers(graph, plan, by_node)
     calls = [step.call for step in steps if isinstance(step, Compute)]
     updates = [step for step in steps if isinstance(step, Update)]
+    fed = [step for step in steps if isinstance(step, Feed)]
     updated = sum(step.target[1].volume for step in updates if step.follow is None)
     workspace = [kernels[call.op, call.gradient].workspace(call) for call in calls]
     return Schedule(
@@ -140,6 +142,7 @@ def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "fl
         workspace_nbytes=max([*workspace, update_workspace if updates else 0, 0]),
         staging_nbytes=sum(_staging(transfer) for transfer in plan.transfers.values()) * itemsize,
         state_nbytes=updated * states * itemsize,
+        ahead_nbytes=ahead * sum(rect.volume for step in fed for _, rect in step.ports.values()) * itemsize,
     )
 
 

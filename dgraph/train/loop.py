@@ -42,7 +42,8 @@ def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
     metrics = worker.new_metrics()
     while worker.step < steps:
         epoch, at = divmod(worker.step, batches.steps)
-        values = worker.train_step(batches.indices(epoch, at), options.recorder)
+        following = batches.indices(*divmod(worker.step + 1, batches.steps)) if worker.step + 1 < steps else None
+        values = worker.train_step(batches.indices(epoch, at), options.recorder, following)
         if values is not None:
             metrics.add(values)
             every = config.train.log_every

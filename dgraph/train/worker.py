@@ -7,7 +7,6 @@ what decides (metrics, faults) is known to all or told by rank 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from dgraph.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
-from dgraph.data import Batches, Source, fill, open_source, subset, there
+from dgraph.data import Batch, Batches, DataSpec, Feeder, Places, Source, fill, open_source, subset, there, view
 from dgraph.error import RunError
 from dgraph.kernels.call import Array
 from dgraph.metric import MOST_CLASSES, Confusion, Head, Metrics, batch_values, heads_of
 from dgraph.program import Program, data_place, data_spec
-from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.engine import Engine
 from dgraph.trace import Recorder
@@ -34,22 +32,30 @@ class Worker:
     program: Program
     communicator: Communicator
     engine: Engine = field(init=False)
+    spec: DataSpec = field(init=False)
     source: Source = field(init=False)
-    indices: Array = field(init=False)
+    feeder: Feeder = field(init=False)
     step: int = 0
 
     def __post_init__(self) -> None:
         agree(self.program, self.communicator)
         schedule = self.program.schedule(self.program.plan(self.communicator.rank))
+        self.spec = data_spec(self.program.config)
         with data_place(self.program.config):
-            self.source = open_source(data_spec(self.program.config))
+            self.source = open_source(self.spec)
         seed = self.program.config.seed
-        self.engine = Engine(schedule, self.program.layout, self.communicator, self.program.optimizer, self._feed, seed)
+        optimizer = self.program.optimizer
+        self.engine = Engine(schedule, self.program.layout, self.communicator, optimizer, self._feed, seed)
         self.engine.store.initialise(self.program.graph, seed)
-        self.indices = np.full(self.program.config.data.batch, -1, dtype=np.int64)
+        self.feeder = Feeder(self.engine.fed, self._read, self.program.training, self.program.prefetch)
 
-    def _feed(self, node: str, places: Mapping[str, tuple[Array, Rect]]) -> None:
-        fill(self.source, self.indices, places.get("raw_data"), places.get("labels"))
+    def _feed(self, node: str, places: Places) -> None:
+        self.feeder.feed(node, places)
+
+    def _read(self, batch: Batch, places: Places) -> None:
+        """Fills this rank's part of a batch."""
+        seen = view(self.source, self.spec, batch.epoch)
+        fill(seen, batch.indices, places.get("raw_data"), places.get("labels"))
 
     def where(self) -> str:
         """What this rank is at, for the report of a failure."""
@@ -65,18 +71,20 @@ class Worker:
 
     def _batches(self, name: str, shuffle: bool, count: int) -> Batches:
         config = self.program.config
-        chosen = subset(data_spec(config), self.program.data, name)
+        chosen = subset(self.spec, self.program.data, name)
         return Batches(chosen, count * config.data.batch, shuffle, config.seed)
 
-    def _take(self, indices: Array, total: int) -> None:
+    def _take(self, batch: Batch, total: int, following: Batch | None) -> None:
         """Makes a batch the one that is fed, of a step that has `total` samples."""
         moment = self.engine.moment
-        moment.batch, moment.samples, moment.total = len(indices), there(indices), total
-        self.indices = indices
+        moment.batch, moment.samples, moment.total = len(batch.indices), there(batch.indices), total
+        self.feeder.announce(batch, following)
 
-    def forward(self, indices: Array) -> None:
-        """The forward nodes alone on a batch, int64 [batch], -1 behind the last sample. Collective."""
-        self._take(indices, there(indices))
+    def forward(self, indices: Array, following: Array | None = None) -> None:
+        """The forward nodes alone on a batch, int64 [batch], -1 behind the last sample; `following` is the next one, if known.
+        Collective."""
+        upcoming = None if following is None else Batch(following, None)
+        self._take(Batch(indices, None), there(indices), upcoming)
         self.engine.forward()
 
     @cached_property
@@ -93,20 +101,24 @@ class Worker:
         """Empty sums for this program's heads."""
         return Metrics(self.heads)
 
-    def train_step(self, indices: Array, recorder: Recorder | None = None) -> Array | None:
+    def train_step(
+        self, indices: Array, recorder: Recorder | None = None, following: Array | None = None
+    ) -> Array | None:
         """One step on the samples of one or more batches, int64 [batches * batch], -1 behind the last sample.
 
-        Gradients are those of the mean over all of these samples. Returns the metrics of the batches, one after the other. Raises
-        RunError on all ranks where the loss is not finite. Collective.
+        `following` are those of the next step, if they are known. Gradients are those of the mean over all of these samples.
+        Returns the metrics of the batches, one after the other. Raises RunError on all ranks where the loss is not finite.
+        Collective.
         """
+        batches = self._batches_of(indices, self.step)
+        upcoming = self._batches_of(following, self.step + 1) if following is not None else []
         self.step += 1
         if recorder is not None:
             recorder.step = self.step
-        batches = [batch for batch in indices.reshape(-1, len(self.indices)) if there(batch)]
         total, before = there(indices), self.engine.updates * self.program.config.train.accumulate
         found = []
         for number, batch in enumerate(batches, start=1):
-            self._take(batch, total)
+            self._take(batch, total, [*batches, *upcoming, None][number])
             self.engine.moment.step = before + number
             self.engine.train_batch(number == 1, number == len(batches), recorder)
             values = self.metrics()
@@ -116,6 +128,16 @@ class Worker:
                 found.append(values)
         return np.concatenate(found) if found else None
 
+    def _batches_of(self, indices: Array, step: int) -> list[Batch]:
+        """The batches of a step (from 0) that have samples."""
+        epoch = step // self._steps_of_an_epoch
+        rows = indices.reshape(-1, self.program.config.data.batch)
+        return [Batch(row, epoch) for row in rows if there(row)]
+
+    @cached_property
+    def _steps_of_an_epoch(self) -> int:
+        return max(1, self.training_batches(shuffle=False).steps)
+
     def evaluate(self, name: str, confusion: bool | None = False) -> Metrics:
         """The metrics of a subset; with the confusion matrix of the main head where it has classes and one is wanted (None: if
         there are not many). Collective."""
@@ -123,8 +145,8 @@ class Worker:
         classes = self.heads[-1].classes if self.heads else 0
         wanted = classes <= MOST_CLASSES if confusion is None else confusion
         matrix = Confusion(self.heads[-1], self.engine) if wanted and classes else None
-        for step in range(batches.steps):
-            self.forward(batches.indices(0, step))
+        for indices, following in batches.pairs():
+            self.forward(indices, following)
             values = self.metrics()
             if values is not None:
                 metrics.add(values)
