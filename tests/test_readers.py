@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dgraph.data import DataSpec, Description, describe, open_source
-from dgraph.error import ConfigError, DataError
+from dgraph.data import DataSpec, Description, describe, open_source, subset
+from dgraph.error import DataError
 from dgraph.rect import Rect
 from tests.test_source import everything, parts
 
@@ -178,3 +178,199 @@ def test_compressed_chunks_are_read_once_each(tmp_path):
     values = source.read(np.array([1]), Rect((0, 16, 32, 31), (1, 32, 32, 17)))
     assert read_bytes() - before <= 1.02 * 2 * 2 * 2 * 16**3 * 4
     assert np.array_equal(values[0], x[1, :, 16:48, 32:, 31:48])
+
+
+# --- what else there is
+
+
+def test_cifar_is_read_from_its_records(tmp_path):
+    draw = np.random.default_rng(1)
+    for name, ahead in (("ten", 1), ("hundred", 2)):
+        records = draw.integers(0, 10, (12, ahead + 3072)).astype(np.uint8)
+        for k in range(3):
+            (tmp_path / f"{name}_{k + 1}.bin").write_bytes(records[4 * k : 4 * k + 4].tobytes())
+        paths = str(tmp_path / f"{name}_*.bin")
+        for label, column, classes in (("coarse", 0, 20), ("fine", 1, 100)) if ahead == 2 else ((None, 0, 10),):
+            spec = DataSpec("cifar", path=paths, label=label)
+            assert describe(spec) == Description(12, (3, 32, 32), classes, (1, 1, 1))
+            values, labels = everything(open_source(spec))
+            assert np.array_equal(values.reshape(12, -1), records[:, ahead:])
+            assert np.array_equal(labels.ravel(), records[:, column])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count bytes")
+def test_half_of_the_rows_of_cifar_is_half_of_its_bytes(tmp_path):
+    (tmp_path / "data.bin").write_bytes(bytes(100 * 3073))
+    source = open_source(DataSpec("cifar", path=str(tmp_path / "data.bin")))
+    source.read(np.arange(1), Rect.whole((3, 32, 32)))
+    before = read_bytes()
+    source.read(np.arange(100), Rect((0, 16, 0), (3, 16, 32)))
+    assert read_bytes() - before <= 100 * 3072 // 2 + 1000
+
+
+IRIS = """\
+"length, in cm", width,kind
+5.1,3.5,setosa
+
+7.0,-3.2e0, virginica
+6.4,3.2,"versi
+color"
+5,3,setosa
+"""
+
+
+def csv_spec(folder, content, **given):
+    (folder / "data.csv").write_text(content)
+    return DataSpec("csv", path=str(folder / "data.csv"), **given)
+
+
+@pytest.mark.parametrize("limit", [64 << 20, 0])
+def test_separated_values_are_numbers_and_names_of_classes(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr("dgraph.data.reader.delimited.KEPT", limit)
+    spec = csv_spec(tmp_path, IRIS, label="kind")
+    assert describe(spec) == Description(4, (2,), 3, (1,), names=("setosa", "versi\ncolor", "virginica"))
+    values, labels = everything(open_source(spec))
+    assert values.tolist() == [[5.1, 3.5], [7, -3.2], [6.4, 3.2], [5, 3]]
+    assert labels.ravel().tolist() == [0, 2, 1, 0]
+    chosen = open_source(spec).read(np.array([2, 2, 0]), Rect((1,), (1,)))
+    assert chosen.tolist() == [[3.2], [3.2], [3.5]]
+
+
+@pytest.mark.parametrize(("content", "given", "known", "x", "y"), [
+    ("1;2;3\n4;5;6\n", {"header": False, "delimiter": ";", "label": -1}, (2, (2,), 7, (1,)), [[1, 2], [4, 5]], [[3], [6]]),
+    ("1\t2\t0.5\n", {"header": False, "delimiter": "\t", "label": (1, 2)}, (1, (1,), None, (2,)), [[1]], [[2, 0.5]]),
+    ("a,b,c\n1,2,3\n", {"label": "b", "columns": ("c",)}, (1, (1,), 3, (1,)), [[3]], [[2]]),
+    ("a,b,c\n1,2,3\n", {"label": 0, "label_shape": (1,)}, (1, (2,), None, (1,)), [[2, 3]], [[1]]),
+    ("7,b\n1,2\n", {"label": "b", "header": True, "classes": 5}, (1, (1,), 5, (1,)), [[1]], [[2]]),
+    ("\ufeffa,b\r\n1,2\r\n", {"label": "b"}, (1, (1,), 3, (1,)), [[1]], [[2]]),
+    ("a,b,c,d,k\n1,2,3,4,0\n", {"label": "k", "shape": (1, 2, 2)}, (1, (1, 2, 2), 1, (1, 1, 1)), [[[[1, 2], [3, 4]]]], [[[[0]]]]),
+])  # fmt: skip
+def test_columns_are_labels_or_samples(tmp_path, content, given, known, x, y):
+    spec = csv_spec(tmp_path, content, **given)
+    assert describe(spec) == Description(*known)
+    values, labels = everything(open_source(spec))
+    assert values.tolist() == x
+    assert labels.tolist() == y
+
+
+def save(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Six pictures of three kinds in folders, and what they show [6, 3, 9, 7]."""
+    shown = np.random.default_rng(2).integers(0, 256, (6, 9, 7, 3)).astype(np.uint8)
+    names = ("ant/b.png", "ant/c.BMP", "bee/z.tiff", "bee/deep/a.png", "cat/1.ppm", "cat/2.png")
+    for name, one in zip(names, shown, strict=True):
+        save(tmp_path / "set" / name, one)
+    (tmp_path / "set" / "cat" / "notes.txt").write_text("not a picture")
+    (tmp_path / "set" / ".hidden").mkdir()
+    return DataSpec("folder", path=str(tmp_path / "set")), shown.transpose(0, 3, 1, 2)
+
+
+def test_folders_are_classes(pictures):
+    spec, shown = pictures
+    assert describe(spec) == Description(6, (3, 9, 7), 3, (1, 1, 1), names=("ant", "bee", "cat"))
+    values, labels = everything(open_source(spec))
+    assert np.array_equal(values, shown)
+    assert labels.ravel().tolist() == [0, 0, 1, 1, 2, 2]
+    part = open_source(spec).read(np.array([5, 1]), Rect((1, 2, 3), (2, 5, 2)))
+    assert np.array_equal(part, shown[[5, 1], 1:, 2:7, 3:5])
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"), [({"channels": 1}, "L"), ({"shape": (1, 9, 7)}, "L"), ({"channels": 3}, "RGB")]
+)
+@pytest.mark.parametrize("size", [None, (4, 5)])
+def test_pictures_are_grey_or_scaled_as_pillow_does_it(pictures, given, mode, size):
+    spec, shown = pictures
+    if size is not None and "shape" in given:
+        given = {"shape": (1, *size)}
+    values, _ = everything(open_source(replace(spec, size=size, **given)))
+    for value, one in zip(values, shown, strict=True):
+        image = Image.fromarray(one.transpose(1, 2, 0)).convert(mode)
+        wanted = np.asarray(image.resize((size or (9, 7))[::-1], Image.Resampling.BILINEAR) if size else image)
+        assert np.array_equal(value, wanted[None] if mode == "L" else wanted.transpose(2, 0, 1))
+
+
+def test_grey_pictures_of_16_bits_keep_them(tmp_path):
+    shown = np.arange(2 * 300 * 7).reshape(2, 300, 7).astype(np.uint16) * 15
+    for k in range(2):
+        save(tmp_path / "set" / f"k{k}" / "a.png", shown[k])
+    spec = DataSpec("folder", path=str(tmp_path / "set"), channels=1)
+    assert np.array_equal(everything(open_source(spec))[0][:, 0], shown)
+    with pytest.raises(DataError, match="more than 8 bits"):
+        everything(open_source(replace(spec, channels=3)))
+
+
+FACES = {"1_0_2_20161219140530307.jpg": 0, "26_1_0_2017.jpg.chip.jpg": 2, "65_0_4_1.jpg": 5, "9_1_3_1.png": 0}
+
+
+@pytest.mark.parametrize(("given", "classes", "labels"), [
+    ({"label": "age"}, None, [1, 26, 65, 9]),
+    ({"label": "age", "bounds": (10, 25, 45, 65, 90)}, 6, [0, 2, 4, 0]),
+    ({"label": "gender"}, 2, [0, 1, 0, 1]),
+    ({"label": "race"}, 5, [2, 0, 4, 3]),
+])  # fmt: skip
+def test_names_of_faces_are_labels(tmp_path, given, classes, labels):
+    for name in FACES:
+        save(tmp_path / "faces" / name, np.zeros((6, 5, 3), np.uint8))
+    spec = DataSpec("utkface", path=str(tmp_path / "faces"), **given)
+    assert describe(spec) == Description(4, (3, 6, 5), classes, (1, 1, 1))
+    found = everything(open_source(spec))[1]
+    assert found.ravel().tolist() == labels
+    assert found.dtype == (np.int64 if classes else np.float32)
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine"])
+def test_sets_of_scikit_learn_are_what_is_known_of_them(name):
+    spec = DataSpec("sklearn", name=name)
+    known, content = describe(spec), getattr(datasets, f"load_{name}")()
+    source = open_source(spec)
+    values, labels = everything(source)
+    assert known.names == tuple(content.target_names if name in ("iris", "wine", "breast_cancer") else ())
+    assert replace(known, names=()) == Description(source.samples, source.shape, source.classes, source.label_shape)
+    assert np.array_equal(values.reshape(len(values), -1), content.data)
+    assert np.array_equal(labels.reshape(content.target.shape), content.target)
+    assert source.classes == (None if labels.dtype.kind == "f" else labels.max() + 1)
+
+
+def test_subsets_may_have_files_of_their_own(tmp_path):
+    sets = {}
+    for k, (name, n) in enumerate({"main": 10, "test": 4, "validation": 3}.items()):
+        np.savez(tmp_path / f"{name}.npz", x=np.full((n, 2), k), y=np.arange(n) % 3)
+        sets[name] = {"path": str(tmp_path / f"{name}.npz")}
+    spec = DataSpec("npz", path=sets.pop("main")["path"], sets=sets)
+    known, source = describe(spec), open_source(spec)
+    assert known == Description(17, (2,), 3, (1,), own=(3, 4))
+    chosen = {name: subset(spec, known, name) for name in ("train", "validation", "test")}
+    assert [indices.tolist() for indices in chosen.values()] == [list(range(10)), [10, 11, 12], [13, 14, 15, 16]]
+    assert {name: set(source.read(indices, Rect.whole((2,))).ravel()) for name, indices in chosen.items()} == {
+        "train": {0}, "validation": {2}, "test": {1},
+    }  # fmt: skip
+    one = replace(spec, sets={"test": sets["test"]}, shares=(0.8, 0.2, 0.0))
+    chosen = {name: subset(one, describe(one), name) for name in ("train", "validation", "test")}
+    assert [len(indices) for indices in chosen.values()] == [8, 2, 4]
+    assert sorted(np.concatenate(list(chosen.values()))) == list(range(14))
+
+
+def test_classes_by_name_are_those_of_all_files(tmp_path):
+    (tmp_path / "a.csv").write_text("x,k\n1,b\n2,d\n")
+    (tmp_path / "b.csv").write_text("x,k\n3,a\n4,d\n")
+    spec = DataSpec("csv", path=str(tmp_path / "a.csv"), label="k", sets={"test": {"path": str(tmp_path / "b.csv")}})
+    assert describe(spec) == Description(4, (1,), 3, (1,), own=(0, 2), names=("a", "b", "d"))
+    assert everything(open_source(spec))[1].ravel().tolist() == [1, 2, 0, 2]
+
+
+@pytest.mark.parametrize("writer", [write_npy, write_hdf5])
+@pytest.mark.parametrize(("given", "classes"), [({}, 4), ({"classes": 7}, 7), ({"label_shape": (1, 40, 33)}, None)])
+def test_labels_may_be_volumes(tmp_path, writer, given, classes):
+    draw = np.random.default_rng(0)
+    x, y = draw.random((3, 2, 40, 33)), draw.integers(0, 4, (3, 1, 40, 33))
+    y[2, 0, 39, 32] = 3
+    spec = replace(writer(tmp_path, x, np.repeat(y, 90, 0)[::90].astype(np.int32)), **given)
+    assert describe(spec) == Description(3, (2, 40, 33), classes, (1, 40, 33))
+    labels = open_source(spec).labels(np.array([2, 0]), Rect((0, 30, 1), (1, 10, 32)))
+    assert np.array_equal(labels, y[[2, 0], :, 30:, 1:])

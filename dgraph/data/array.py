@@ -7,12 +7,11 @@ class numbers are those of classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dgraph.data.spec import Array
-from dgraph.data.values import Values, all_finite
+from dgraph.data.values import Values, first_wrong, require_finite
 from dgraph.error import DataError
 from dgraph.rect import Rect
 
@@ -44,7 +43,9 @@ class ArraySource:
 
     def read(self, indices: Array, rect: Rect) -> Array:
         """As `Source.read`: float32, or float64 where x needs it."""
-        values = _finite("x", self.x, indices % self.x.shape[0], rect)
+        indices = indices % self.x.shape[0]
+        values = self.x.read(indices, rect)
+        require_finite("x", values, indices, self.x.where)
         real = np.result_type(self.x.dtype, np.float32)
         values = values.astype(real, copy=False)
         if self.scale != 1:
@@ -54,27 +55,15 @@ class ArraySource:
     def labels(self, indices: Array, rect: Rect) -> Array:
         """As `Source.labels`: real targets are float32, or float64 where y needs it."""
         indices = indices % self.y.shape[0]
-        values = _finite("y", self.y, indices, rect)
+        values = self.y.read(indices, rect)
+        require_finite("y", values, indices, self.y.where)
         if self.classes is None:
             return values.astype(np.result_type(self.y.dtype, np.float32), copy=False)
         wrong = (values < 0) | (values >= self.classes)
         if wrong.any():
             what = f"y has the label {values[wrong][0]}"
             raise DataError(
-                f"{_first(self.y, indices, ~wrong)}: {what}",
+                f"{self.y.where(first_wrong(indices, ~wrong))}: {what}",
                 f"{self.classes} classes have labels 0 to {self.classes - 1}",
             )
         return values.astype(np.int64, copy=False)
-
-
-def _finite(name: str, source: Values, indices: Array, rect: Rect) -> Array:
-    """What is read, all of it finite."""
-    values = source.read(indices, rect)
-    if not all_finite(values):
-        raise DataError(f"{_first(source, indices, np.isfinite(values))}: {name} has values that are not finite")
-    return values
-
-
-def _first(source: Values, indices: Array, right: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
-    """The first sample in which not everything is right."""
-    return source.where(int(indices[right.reshape(len(right), -1).all(1).argmin()]))

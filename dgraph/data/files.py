@@ -25,7 +25,18 @@ from dgraph.data.reader.npy import open_npy
 from dgraph.data.reader.npz import open_npz
 from dgraph.data.reader.pair import Opener, Pair
 from dgraph.data.spec import SUBSETS, Array, DataSpec, Description
-from dgraph.data.values import BITE, ChannelsLast, Held, Joined, Values, all_finite, bites, shaped, without_ones
+from dgraph.data.values import (
+    BITE,
+    ChannelsLast,
+    Held,
+    Joined,
+    Values,
+    bites,
+    fits,
+    require_finite,
+    shaped,
+    without_ones,
+)
 from dgraph.error import ConfigError, DataError, DgraphError
 from dgraph.ops.frame import padded
 from dgraph.rect import Rect
@@ -123,7 +134,7 @@ def _opened(spec: DataSpec, path: str, labels: str | None) -> Pair:
     if spec.channels_last and len(x.shape) > 2:
         x, y = ChannelsLast(x), ChannelsLast(y) if len(y.shape) == len(x.shape) else y
     sample = pair.shape or x.shape[1:]
-    if spec.shape is not None and without_ones(spec.shape) == without_ones(sample):
+    if spec.shape is not None and fits(sample, spec.shape):
         sample = spec.shape
     sound = 1 <= len(y.shape) <= len(sample) + 1 >= 2 and x.shape[0] == y.shape[0]
     if not sound or not prod(x.shape) or not prod(y.shape):
@@ -141,8 +152,7 @@ def _kept(y: Values) -> Values:
         return y
     y.load()
     array = y.read(np.arange(y.shape[0]), Rect.whole(y.shape[1:]))
-    if not all_finite(array):
-        raise DataError(f"{y.path}: y has values that are not finite")
+    require_finite("y", array, np.arange(len(array)), y.where)
     return Held(y.path, array)
 
 

@@ -85,20 +85,20 @@ class Held:
 @dataclass(frozen=True)
 class Packed:
     """An array that can only be read as a whole: it is brought into memory when it is first needed. `unpack` reads it;
-    `name` is what messages call it."""
+    `name` is what messages call it, `place` what they call a sample."""
 
     path: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     unpack: Callable[[], Array]
     name: str = "x"
+    place: Callable[[int], str] | None = None
 
     @cached_property
     def held(self) -> Held:
         """The array in memory, all of it finite."""
         array = self.unpack()
-        if not all_finite(array):
-            raise DataError(f"{self.path}: {self.name} has values that are not finite")
+        require_finite(self.name, array, np.arange(len(array)), self.where)
         return Held(self.path, array)
 
     def load(self) -> None:
@@ -108,7 +108,7 @@ class Packed:
         return self.held.read(indices, rect)
 
     def where(self, index: int) -> str:
-        return f"{self.path}: sample {index}"
+        return f"{self.path}: sample {index}" if self.place is None else self.place(index)
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,38 @@ class Shaped:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """Rows [n, k] as samples of a shape with k elements, in C order; of a row, what lies between the first and the last element
+    of a rect is read."""
+
+    values: Values
+    sample: tuple[int, ...]
+
+    @property
+    def path(self) -> str:
+        return self.values.path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.values.shape[0], *self.sample)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    def load(self) -> None:
+        self.values.load()
+
+    def read(self, indices: Array, rect: Rect) -> Array:
+        places = np.arange(prod(self.sample)).reshape(self.sample)[rect.slices()]
+        first, last = int(places.flat[0]), int(places.flat[-1])
+        return self.values.read(indices, Rect((first,), (last + 1 - first,)))[:, places - first]
+
+    def where(self, index: int) -> str:
+        return self.values.where(index)
+
+
+@dataclass(frozen=True)
 class ChannelsLast:
     """Values [n, spatial..., C] as [n, C, spatial...]."""
 
@@ -212,9 +244,18 @@ class ChannelsLast:
         return self.values.where(index)
 
 
+def fits(own: tuple[int, ...], sample: tuple[int, ...]) -> bool:
+    """Whether samples of a shape can be taken for those of another: it is the same but for 1s, or they are rows of as many
+    numbers."""
+    return without_ones(own) == without_ones(sample) or (len(own) == 1 and own[0] == prod(sample))
+
+
 def shaped(values: Values, sample: tuple[int, ...]) -> Values:
-    """Values as samples of a shape that differs from theirs in 1s alone."""
-    return values if values.shape[1:] == sample else Shaped(values, sample)
+    """Values as samples of a shape that fits theirs."""
+    if values.shape[1:] == sample:
+        return values
+    same = without_ones(values.shape[1:]) == without_ones(sample)
+    return Shaped(values, sample) if same else Folded(values, sample)
 
 
 def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -259,6 +300,17 @@ def whole(file: Stream, nbytes: int) -> Array:
     if filled < nbytes:
         raise EOFError("it is shorter than its header says")
     return content
+
+
+def require_finite(name: str, array: Array, indices: Array, where: Callable[[int], str]) -> None:
+    """Raises DataError for the first of these samples in `array` that has an infinite or undefined value."""
+    if not all_finite(array):
+        raise DataError(f"{where(first_wrong(indices, np.isfinite(array)))}: {name} has values that are not finite")
+
+
+def first_wrong(indices: Array, right: Array) -> int:
+    """The first of the samples in which not all is right."""
+    return int(indices[right.reshape(len(right), -1).all(1).argmin()])
 
 
 def require_kept(path: str, shape: tuple[int, ...], dtype: np.dtype[Any], stored: int, remedy: str) -> None:

@@ -185,12 +185,8 @@ class Rows:
         """The same, kept in memory if they are few."""
         if np.prod(self.shape) * self.dtype.itemsize > KEPT:
             return self
-        return Packed(
-            self.path,
-            self.shape,
-            self.dtype,
-            partial(self.read, np.arange(len(self.lines)), Rect.whole(self.shape[1:])),
-        )
+        unpack = partial(self.read, np.arange(len(self.lines)), Rect.whole(self.shape[1:]))
+        return Packed(self.path, self.shape, self.dtype, unpack, place=self.where)
 
     def load(self) -> None:
         pass
