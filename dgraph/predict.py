@@ -22,7 +22,10 @@ def predict(worker: Worker, name: str) -> dict[str, Array] | None:
     index : int64 [n]
         The samples.
     class, probability : [n] and [n, K]
-        Of a classifier. Of K numbers that are each a probability (binary cross-entropy) class is [n, K], or [n] where K is 1.
+        Of a classifier. Of K numbers that are each a probability (binary cross-entropy) class is [n, K], or [n] where K is 1; of
+        one class against all others it is [n].
+    class, score : as these
+        Of threshold units (perceptron).
     prediction : [n, K]
         Of a regression.
         Spatial extents come last, [n, K, ...], unless all of them are 1.
@@ -44,7 +47,9 @@ def predict(worker: Worker, name: str) -> dict[str, Array] | None:
     dim = worker.program.graph.tensors[tensor].dim
     values = np.concatenate(rows) if rows else np.empty((0, *dim[1:]), worker.program.config.dtype)
     index = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
-    return {"index": index, **_said(head, values if max(dim[2:], default=1) > 1 else values.reshape(-1, dim[1]))}
+    forward = worker.program.forward
+    one = forward.ops[forward.writers[ports["labels"]][0][0]].op == "one_hot"
+    return {"index": index, **_said(head, values if max(dim[2:], default=1) > 1 else values.reshape(-1, dim[1]), one)}
 
 
 def _head(worker: Worker) -> OpNode:
@@ -55,13 +60,15 @@ def _head(worker: Worker) -> OpNode:
     return heads[-1]
 
 
-def _said(head: OpNode, values: Array) -> dict[str, Array]:
-    """What the values [n, K, ...] that a loss compares with labels say."""
+def _said(head: OpNode, values: Array, one: bool) -> dict[str, Array]:
+    """What the values [n, K, ...] that a loss compares with labels say; `one`: just one of K is right."""
     if head.op in ("softmax", "negative_log_likelihood"):
         return {"class": values.argmax(axis=1), "probability": values}
-    if head.op != "binary_cross_entropy":
+    if head.op not in ("binary_cross_entropy", "perceptron"):
         return {"prediction": values}
-    if head.attributes["logits"]:
+    logits = head.attributes.get("logits", False)
+    classes = (values > (0.0 if logits or head.op == "perceptron" else 0.5)).astype(np.int64)
+    classes = values.argmax(axis=1) if one else classes[:, 0] if classes.shape[1] == 1 else classes
+    if logits:
         values = (0.5 * (1 + np.tanh(0.5 * values))).astype(values.dtype)
-    classes = (values > 0.5).astype(np.int64)
-    return {"class": classes[:, 0] if classes.shape[1] == 1 else classes, "probability": values}
+    return {"class": classes, "score" if head.op == "perceptron" else "probability": values}

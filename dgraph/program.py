@@ -37,7 +37,8 @@ SHOWN_FINDINGS = 20
 COUNTED = ("messages", "sent_nbytes", "received_nbytes")
 CLASS_LOSSES = ("softmax", "negative_log_likelihood")
 TARGET_LOSSES = ("squared_error", "half_squared_norm", "absolute_error", "huber")
-"""Binary cross-entropy takes either kind of labels: two classes, or targets from 0 to 1."""
+BINARY_LOSSES = ("binary_cross_entropy", "perceptron")
+"""These take either kind of labels: two classes, or targets from 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +229,7 @@ def _check_labels(graph: Graph, data: Description) -> None:
         labels = dict(node.inputs).get("labels")
         if labels is None or graph.ops[graph.writers[labels][0][0]].op != "data":
             continue
-        if node.op in CLASS_LOSSES and data.classes is None:
+        if node.op in (*CLASS_LOSSES, "one_hot") and data.classes is None:
             hint = "give data the number of classes, or take another loss"
             what = f"node {node.name}: {node.op} needs class numbers, the data has real targets"
             raise ConfigError(what, hint).about(node.name)
@@ -236,11 +237,12 @@ def _check_labels(graph: Graph, data: Description) -> None:
             hint = "give data a label_shape and no classes, or take another loss"
             what = f"node {node.name}: {node.op} needs real targets, the data has class numbers"
             raise ConfigError(what, hint).about(node.name)
-        if node.op == "binary_cross_entropy" and (data.classes or 0) > 2:
+        if node.op in BINARY_LOSSES and (data.classes or 0) > 2:
             what = f"node {node.name}: {node.op} needs labels from 0 to 1, the data has {data.classes} classes"
-            raise ConfigError(what, "take softmax or cross_entropy").about(node.name)
-        if node.op in CLASS_LOSSES and node.access.dims["input"][1] < (data.classes or 0):
-            what = f"node {node.name}: {node.access.dims['input'][1]} classes are fewer than the data's {data.classes}"
+            raise ConfigError(what, "take softmax, cross_entropy or one_vs_all").about(node.name)
+        told = {"one_hot": "output"}.get(node.op, "input")
+        if node.op in (*CLASS_LOSSES, "one_hot") and node.access.dims[told][1] < (data.classes or 0):
+            what = f"node {node.name}: {node.access.dims[told][1]} classes are fewer than the data's {data.classes}"
             raise ConfigError(what, "every label needs a score").about(node.name, "attributes.classes")
 
 

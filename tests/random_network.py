@@ -81,8 +81,9 @@ def loss(draft, leaf, kind, label_shape):
         op, attributes = draft.pick(("cross_entropy", smoothing), ("negative_log_likelihood", {}))
         before = "softmax" if op == "negative_log_likelihood" else ""
     elif kind == "binary":
-        op, attributes = "binary_cross_entropy", {"logits": draft.pick(True, False)}
-        before = "" if attributes["logits"] else "logistic"
+        op = draft.pick("binary_cross_entropy", "perceptron")
+        attributes = {"logits": draft.pick(True, False)} if op == "binary_cross_entropy" else {}
+        before = "logistic" if attributes.get("logits") is False else ""
     else:
         op = draft.pick(*ERRORS)
         attributes, before = {"delta": draft.pick(0.5, 2)} if op == "huber" else {}, ""

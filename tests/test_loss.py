@@ -93,6 +93,19 @@ def test_binary_cross_entropy_is_that_of_torch(logits, data):
     compare(data, "binary_cross_entropy", {"weight": weight, "logits": logits}, dim, loss, values=values)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_the_perceptron_criterion_is_that_of_torch(data):
+    dim, weight = data.draw(dims()), data.draw(WEIGHTS)
+
+    def loss(input, labels):
+        there, target = labels >= 0, torch.where(labels >= 0, labels, 0)
+        lack = torch.relu(input) - input * target
+        return weight * torch.where(there, lack, 0).sum() / input.shape[0]
+
+    compare(data, "perceptron", {"weight": weight}, {"input": dim, "labels": dim}, loss, values={"labels": shares})
+
+
 def classes(draw):
     """Dims of scores and labels."""
     dim = draw(dims(least=2))
@@ -125,12 +138,27 @@ def test_negative_log_likelihood_is_that_of_torch(data):
     compare(data, "negative_log_likelihood", {"weight": weight}, classes(data.draw), loss, values=values)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_one_hot_is_that_of_torch(data):
+    labels, count = classes(data.draw)["labels"], data.draw(st.integers(1, 6))
+
+    def targets(labels):
+        number = labels.long()
+        hot = F.one_hot(number.clamp(min=0), count)[:, 0].movedim(-1, 1)
+        return torch.where(number < 0, -1, hot)
+
+    values = {"labels": lambda random, dim: random.integers(-1, count, dim)}
+    compare(data, "one_hot", {"classes": count}, {"labels": labels}, targets, values=values)
+
+
 ELEMENTS = {
     "squared_error": {},
     "half_squared_norm": {},
     "absolute_error": {},
     "huber": {},
     "binary_cross_entropy": {"logits": True},
+    "perceptron": {},
     "evaluate_binary": {},
     "evaluate_error": {},
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dgraph.config.reader import Key, Keys, Reader, boolean, integer, items, literal, number
+from dgraph.config.reader import Key, Keys, Reader, boolean, choice, integer, items, literal, number
 from dgraph.config.source import Tree
 
 _COUNT = integer(1)
@@ -98,12 +98,16 @@ _ERRORS: Mapping[str, Keys] = {
     "cross_entropy": _plain("smoothing", "weight"),
     "negative_log_likelihood": _plain("weight"),
     "binary_cross_entropy": _plain("logits", "weight"),
+    "perceptron": _plain("weight"),
     "squared_error": _plain("weight"),
     "half_squared_norm": _plain("weight"),
     "absolute_error": _plain("weight"),
     "huber": _plain("delta", "weight"),
 }
-LOSSES = ("softmax", *_ERRORS)
+RULES = ("logistic", "perceptron")
+SCORED = ("softmax", "one_vs_all")
+"""Losses with the linear layer before them."""
+LOSSES = (*SCORED, *_ERRORS)
 KINDS: Mapping[str, Keys] = {
     "tiled": {"channels": Key(_COUNT), "tile": _SIZE, "size": _SIZE, "stride": _SIZE},
     "conv": _FILTER,
@@ -112,6 +116,12 @@ KINDS: Mapping[str, Keys] = {
     "max_pool": _WINDOW,
     "average_pool": {**_WINDOW, "count_padding": Key(boolean, False)},
     "softmax": {"classes": Key(_COUNT), "bias": Key(boolean, False), **_plain("smoothing", "weight")},
+    "one_vs_all": {
+        "classes": Key(_COUNT),
+        "rule": Key(choice(*RULES), "logistic"),
+        "bias": Key(boolean, True),
+        **_plain("weight"),
+    },
     **PLAIN,
     **_ERRORS,
     **{kind: NORMS[name] for kind, name in NORM_KINDS.items()},

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dgraph.config.kind import FILTERS, JOINS, KINDS, LOSSES, NONLINEARITIES, NORM_KINDS, NORMS, NOT_SAID, POOLS
+from dgraph.config.kind import FILTERS, JOINS, KINDS, LOSSES, NONLINEARITIES, NORM_KINDS, NORMS, NOT_SAID, POOLS, SCORED
 from dgraph.config.path import item_name
 from dgraph.config.reader import (
     Key,
@@ -33,7 +33,7 @@ from dgraph.error import ConfigError, Place
 from dgraph.graph.node import EMPTY, Attributes
 from dgraph.graph.spec import NodeSpec, ParameterSpec
 
-WEIGHTED = (*FILTERS, "softmax")
+WEIGHTED = (*FILTERS, *SCORED)
 _AFFINE_DEFAULTS = {
     "tiled": (True, "all"),
     "conv": (False, "C"),
@@ -42,7 +42,7 @@ _AFFINE_DEFAULTS = {
     "affine": (True, "C"),
 }
 _GOES_WITH = {
-    "loss_split": ("softmax",),
+    "loss_split": SCORED,
     "init": WEIGHTED,
     "update_split": WEIGHTED,
     "shard": (*WEIGHTED, "affine", *NORM_KINDS),

@@ -1,12 +1,13 @@
-"""Layers that end in a loss: the loss, its metrics, and for softmax the scores before it.
+"""Layers that end in a loss: the loss, its metrics, and for softmax and one_vs_all the scores before it.
 
 In: a `LayerConfig`, the tensor that it reads, the labels of the data. Out: a `Part` without an output: nothing reads a loss.
 
     kind                                       nodes                                             parameters
     softmax                                    .linear1 .linear1A .softmax and the metrics       .weights1 .bias1
+    one_vs_all                                 .linear .linearA .targets .<rule> and the metrics         .W .b
     cross_entropy                              .softmax and the metrics
     negative_log_likelihood                    .<kind> and the metrics
-    binary_cross_entropy                       .<kind> and the metrics
+    binary_cross_entropy perceptron            .<kind> and the metrics
     squared_error half_squared_norm            .<kind> .targets and the metrics
     absolute_error huber
 
@@ -23,6 +24,8 @@ from dgraph.graph.node import Attributes
 from dgraph.graph.spec import NodeSpec
 from dgraph.models.layer import XAVIER, ZERO, Part, Ports, parameter, placed, then
 
+RULES = {"logistic": "binary_cross_entropy", "perceptron": "perceptron"}
+"""Rule by which the units of one_vs_all learn -> op."""
 CLASSES = ("softmax", "cross_entropy", "negative_log_likelihood")
 """Kinds of losses whose labels are class numbers."""
 
@@ -52,6 +55,38 @@ def expand_softmax(layer: LayerConfig, tensor: str, labels: str, number: int) ->
     return Part((*placed(part.nodes, layer), *_where(layer, loss)), part.parameters, None)
 
 
+def expand_one_vs_all(layer: LayerConfig, tensor: str, labels: str) -> Part:
+    """The part of K units, each of which learns to tell one class from all others: scores, targets, loss, metrics. The highest
+    score decides.
+
+    Parameters
+    ----------
+    layer : LayerConfig
+        Its split and pieces go to the linear node, its loss_split to targets, loss and metrics.
+    tensor, labels : str
+        The tensor [N, C, spatial ...] and the class numbers [N, 1, ...] that it reads.
+    """
+    given = layer.attributes
+    classes, weight, op = given["classes"], given.get("weight", 1.0), RULES[given["rule"]]
+    weights = replace(parameter(layer, "W", layer.init or XAVIER), update_split=layer.update_split)
+    part = then(Part((), (weights,), tensor), f"{layer.name}.linear", "linear", {"features": classes},
+                (("weights", weights.name),))  # fmt: skip
+    if given["bias"]:
+        shift = parameter(layer, "b", ZERO)
+        part = replace(part, parameters=(*part.parameters, shift))
+        part = then(part, f"{layer.name}.linearA", "affine", {"bias": "C"}, (("b", shift.name),))
+    scores = str(part.output)
+    # Binary cross-entropy is a mean over the units; here every unit has a loss of its own.
+    own = {"logits": True, "weight": weight * classes} if op == "binary_cross_entropy" else {"weight": weight}
+    targets = NodeSpec(f"{layer.name}.targets", "one_hot", (("labels", labels),), attributes={"classes": classes})
+    compared: Ports = (("input", scores), ("labels", f"{targets.name}.output"))
+    loss = NodeSpec(f"{layer.name}.{op}", op, compared, attributes=MappingProxyType(own))
+    compared = (("labels", labels), ("probability", scores), ("loss", f"{loss.name}.output"))
+    nodes = (targets, loss, NodeSpec(f"{layer.name}.evaluate", "evaluate", compared))
+    split = tuple(replace(node, split=layer.loss_split) for node in nodes)
+    return Part((*placed(part.nodes, layer), *_where(layer, split)), part.parameters, None)
+
+
 def expand_loss(layer: LayerConfig, tensor: str, labels: str) -> Part:
     """The part that a layer of any other loss stands for.
 
@@ -77,6 +112,8 @@ def _loss(layer: LayerConfig, tensor: str, labels: str, attributes: Attributes) 
         probability = f"{name}.probability" if op == "softmax" else tensor
         compared = (("labels", labels), ("probability", probability), ("loss", f"{name}.output"))
         return loss, NodeSpec(evaluate, "evaluate", compared)
+    if layer.kind == "perceptron":
+        return loss, NodeSpec(evaluate, "evaluate_binary", compared, attributes=MappingProxyType({"logits": True}))
     if layer.kind == "binary_cross_entropy":
         logits = {key: value for key, value in attributes.items() if key == "logits"}
         return loss, NodeSpec(evaluate, "evaluate_binary", compared, attributes=MappingProxyType(logits))

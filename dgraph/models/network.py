@@ -16,7 +16,7 @@ from dgraph.config.schema import Config, LayerConfig
 from dgraph.error import ConfigError
 from dgraph.graph.spec import NodeSpec, ParameterSpec
 from dgraph.models.layer import Part, expand_layer
-from dgraph.models.loss import expand_loss, expand_softmax
+from dgraph.models.loss import expand_loss, expand_one_vs_all, expand_softmax
 from dgraph.ops import OPS
 
 _ADDED = "data"
@@ -80,6 +80,8 @@ def _expand_layers(layers: Sequence[LayerConfig], raw: str, labels: str) -> list
         if layer.kind == "softmax":
             softmaxes += 1
             part = expand_softmax(layer, tensors[0], labels, softmaxes)
+        elif layer.kind == "one_vs_all":
+            part = expand_one_vs_all(layer, tensors[0], labels)
         elif layer.kind in LOSSES:
             part = expand_loss(layer, tensors[0], labels)
         else:

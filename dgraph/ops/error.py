@@ -1,7 +1,7 @@
-"""Losses that compare element by element: of real targets, and binary cross-entropy.
+"""Losses that compare element by element: of real targets, binary cross-entropy, and the perceptron criterion.
 
 In: dims of the input and of labels, which are the same but for last extents of 1. Out: access maps in which every label may be cut:
-each piece adds its part of the mean. Promise: elements whose label is not there (NaN; of binary cross-entropy also < 0) count
+each piece adds its part of the mean. Promise: elements whose label is not there (NaN; of the last two also < 0) count
 nowhere, but the mean is over the whole batch.
 """
 
@@ -60,4 +60,7 @@ HUBER = _loss("huber", {"delta": positive(1.0)}, 4)
 """The mean over all elements of e^2 / 2 where |e| <= delta, else delta * (|e| - delta / 2), with e = x - t (Huber 1964)."""
 BINARY_CROSS_ENTROPY = _loss("binary_cross_entropy", {"logits": flag(False)}, 8)
 """The mean over all elements of -t log p - (1 - t) log(1 - p); p is the input (logarithms are cut off at -100), or its logistic."""
-OPS = (SQUARED_ERROR, HALF_SQUARED_NORM, ABSOLUTE_ERROR, HUBER, BINARY_CROSS_ENTROPY)
+PERCEPTRON = _loss("perceptron")
+"""The mean over samples of the sum of (H(x) - t) x, where H(x) is 1 for x > 0, else 0: what the scores on the wrong side of 0 lack
+to it. Its slope is H(x) - t, so that gradient descent, sample by sample, is the rule of Rosenblatt (1958)."""
+OPS = (SQUARED_ERROR, HALF_SQUARED_NORM, ABSOLUTE_ERROR, HUBER, BINARY_CROSS_ENTROPY, PERCEPTRON)

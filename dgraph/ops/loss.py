@@ -1,4 +1,4 @@
-"""Losses of class numbers: cross-entropy of scores, and of probabilities.
+"""Losses of class numbers: cross-entropy of scores, and of probabilities; class numbers as a question for every class.
 
 In: dims of scores or probabilities [N, K, spatial ...] and of labels [N, 1, spatial ...], which may have more or fewer last extents
 of 1. Out: access maps; the classes of one sample are never cut. Promise: samples with a negative class number count nowhere, but
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dgraph.error import ConfigError
 from dgraph.graph.access import ZERO, Space
 from dgraph.graph.node import Access, Attributes, Dim, Gradient, Op
-from dgraph.ops.attribute import number
+from dgraph.ops.attribute import COUNT, number
 from dgraph.ops.label import is_alike, labels_map, spatial_labels, spatial_of, with_ndim
 
 WEIGHT = number(1.0, "a number >= 0", lambda value: value >= 0)
@@ -75,4 +75,21 @@ NEGATIVE_LOG_LIKELIHOOD = Op(
     loss="output",
     traced_gradient=(("result_dim", "output"), ("dist_result", "input.delta")),
 )
-OPS = (SOFTMAX, NEGATIVE_LOG_LIKELIHOOD)
+
+
+def one_hot_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
+    """`out[n, k, h]` is 1 where `labels[n, 0, h]` is k, else 0; -1 for all k where there is no label."""
+    dim = dims["labels"]
+    h = spatial_labels(spatial_of(dim))
+    if dim[1] != 1:
+        raise ConfigError(f"labels of dim {list(dim)} are not one class number a place")
+    whole = (dim[0], attributes["classes"], *dim[2:])
+    return Access(
+        Space(("n", "k", *h), whole),
+        {"labels": labels_map("n", "0", *h), "output": labels_map("n", "k", *h)},
+        {"labels": dim, "output": whole},
+    )
+
+
+ONE_HOT = Op(name="one_hot", access=one_hot_access, inputs=("labels",), attributes={"classes": COUNT})
+OPS = (SOFTMAX, NEGATIVE_LOG_LIKELIHOOD, ONE_HOT)

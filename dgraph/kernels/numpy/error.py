@@ -226,6 +226,18 @@ def _cross_entropy_of_scores_slope(x: Array, t: Array, out: Array, spare: Array)
     np.subtract(out, t, out=out)
 
 
+def _decision(x: Array, t: Array, out: Array, spare: Array) -> None:
+    """H(x) - t"""
+    np.greater(x, 0, out=out)
+    np.subtract(out, t, out=out)
+
+
+def _lack(x: Array, t: Array, out: Array, spare: Array) -> None:
+    """(H(x) - t) x"""
+    _decision(x, t, out, spare)
+    np.multiply(out, x, out=out)
+
+
 def _of_logits(scores: Rule, probabilities: Rule) -> MakeRule:
     return lambda attributes: scores if attributes["logits"] else probabilities
 
@@ -246,5 +258,7 @@ KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
         ("binary_cross_entropy", True): LossGradient(
             _of_logits(_cross_entropy_of_scores_slope, _cross_entropy_slope), _by_element, absent_class
         ),
+        ("perceptron", False): Loss(always(_lack), _by_sample, absent_class),
+        ("perceptron", True): LossGradient(always(_decision), _by_sample, absent_class),
     }
 )

@@ -1,4 +1,4 @@
-"""Losses of class numbers, and their gradients: softmax cross-entropy, negative log-likelihood.
+"""Losses of class numbers, and their gradients: softmax cross-entropy, negative log-likelihood; one-hot targets.
 
 In: scores or probabilities [n, k, h, w] with all classes k of each sample (n, h, w), class numbers [n, 1, h, w] as floats. Out:
 kernels. Promise: samples with a negative class number count nowhere; sums over samples are taken in float64; means are over the
@@ -15,8 +15,8 @@ from types import MappingProxyType
 import numpy as np
 
 from dgraph.kernels.call import Action, Array, Call, Kernel, Moment
-from dgraph.kernels.numpy.block import Step, in_sequence
-from dgraph.kernels.numpy.blockwise import Indifferent, alike, delivered, is_dense
+from dgraph.kernels.numpy.block import Carver, Step, in_sequence
+from dgraph.kernels.numpy.blockwise import Indifferent, alike, assign_or_add, delivered, is_dense, nbytes
 from dgraph.kernels.numpy.classes import Block, K, Shelf, at_label, class_numbers, sum_over_classes
 from dgraph.kernels.numpy.tally import Tally, deliver_sum
 
@@ -189,11 +189,36 @@ def _likelihood_gradient(classes: Array, scale: float, moment: Moment, p: Array,
     np.copyto(delta, 0, where=elsewhere)
 
 
+# --- one-hot targets
+
+
+class OneHot(Indifferent):
+    """`output = 1 if labels == k else 0`, -1 for samples that do not count."""
+
+    def workspace(self, call: Call) -> int:
+        """See `Kernel.workspace`."""
+        return nbytes(2, call.dtype)
+
+    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """See `Kernel.bind`."""
+        out = arrays["output"]
+        label = np.broadcast_to(alike(arrays["labels"], out), out.shape)
+        number = np.broadcast_to(class_numbers(out) + call.rects["output"].start[K], out.shape)
+        return assign_or_add(_one_hot, (label, number), out, "output" in call.accumulate, Carver(scratch), 1)
+
+
+def _one_hot(label: Array, number: Array, out: Array, void: Array) -> None:
+    np.equal(label, number, out=out)
+    np.less(label, 0, out=void)
+    np.subtract(out, void, out=out)
+
+
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
     {
         ("softmax", False): Softmax(),
         ("softmax", True): SoftmaxGradient(),
         ("negative_log_likelihood", False): Likelihood(),
         ("negative_log_likelihood", True): LikelihoodGradient(),
+        ("one_hot", False): OneHot(),
     }
 )
