@@ -54,3 +54,18 @@ def replace(path: Path, content: bytes) -> None:
         file.write(content)
     beside.replace(path)
     sync_folder(path.parent)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Another file to be written in place of `path`: synced and renamed at the end, or gone where the writing fails."""
+    other = path.with_name(f"{path.name}.tmp")
+    other.open("wb").close()
+    try:
+        yield other
+        with other.open("rb") as file:
+            os.fsync(file.fileno())
+        other.replace(path)
+        sync_folder(path.parent)
+    finally:
+        other.unlink(missing_ok=True)

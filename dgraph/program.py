@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from dgraph.autodiff import add_gradients
-from dgraph.config import Config, plain_node, plain_parameter
+from dgraph.config import Config, DataConfig, plain_node, plain_parameter
 from dgraph.data import OPENERS, DataSpec, Description, describe, subset
 from dgraph.error import CheckError, ConfigError, DataError, DgraphError
 from dgraph.graph.build import build_graph, specs_of
@@ -129,15 +129,19 @@ class Program:
 
 
 def data_spec(config: Config) -> DataSpec:
-    """The `data` section as the data room takes it: what has the same name in both, and the seed."""
-    data = config.data
+    """The `data` section as the data room takes it."""
+    return section_spec(config.data, config.seed)
+
+
+def section_spec(data: DataConfig, seed: int) -> DataSpec:
+    """A `data` section as the data room takes it: what has the same name in both, and the seed."""
     same = {entry.name: getattr(data, entry.name) for entry in fields(DataSpec) if hasattr(data, entry.name)}
     changed = {
         "shares": (data.shares.train, data.shares.validation, data.shares.test),
         "repeat": data.repeat or 1,
         "sets": data.sets or {},
         "augment": tuple({step.kind: step.options} for step in data.augment),
-        "seed": config.seed,
+        "seed": seed,
     }
     return DataSpec(**(same | changed))
 

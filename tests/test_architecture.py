@@ -15,7 +15,7 @@ LEVELS = {
 }  # fmt: skip
 OWNERS = {
     "mpi4py": {"runtime/mpi.py", "runtime/doctor.py"}, "rich": {"cli/face.py"},
-    "h5py": {"data/reader/hdf5.py"}, "PIL": {"data/reader/image.py"}, "sklearn": {"data/reader/scikit.py"},
+    "h5py": {"data/reader/hdf5.py", "data/pack.py"}, "PIL": {"data/reader/image.py"}, "sklearn": {"data/reader/scikit.py"},
 }  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 ONNX = {str(path.relative_to(ROOT)) for path in FILES if "onnx" in path.parts}

@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "Class probabilities of a checkpoint, into a file.",
     "export": "A network and its values as an ONNX model, or its values as safetensors.",
     "import": "An ONNX model as a config and a checkpoint.",
+    "data": "Show samples, or pack many files of them into one.",
     "check": "Prove a plan for all ranks before anything runs.",
     "plan": "Messages, bytes and memory of every rank.",
     "trace": "Every node of one rank with its dims and rects.",

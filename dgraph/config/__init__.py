@@ -1,6 +1,6 @@
 """Configuration: YAML text to a frozen, validated `Config`, and back. Every error has file, line and column."""
 
-from dgraph.config.load import load_config, parse_config
+from dgraph.config.load import load_config, parse_config, parse_data
 from dgraph.config.plain import plain_node, plain_parameter, to_yaml
 from dgraph.config.schema import (
     AffineConfig,
@@ -24,6 +24,7 @@ __all__ = [
     "TrainConfig",
     "load_config",
     "parse_config",
+    "parse_data",
     "plain_node",
     "plain_parameter",
     "to_yaml",

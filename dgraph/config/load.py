@@ -69,6 +69,14 @@ def parse_config(
     return _read_config(tree, origins, file, ranks)
 
 
+def parse_data(content: str, file: str, overrides: Iterable[str] = ()) -> DataConfig:
+    """The section `data` alone of a config in a string, for no mesh. See `load_config`."""
+    tree = parse(content, file)
+    for one in overrides:
+        tree = override(tree, read_override(one))
+    return data_reader({}, file)(record(tree, "", {"data": Key(lambda value, path: value)})["data"], "data")
+
+
 def _read_config(tree: Tree, origins: Mapping[str, str], file: str, ranks: int | None) -> Config:
     if not isinstance(tree.value, dict):
         raise fault(tree, "a config", "a mapping of sections")

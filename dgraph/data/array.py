@@ -41,13 +41,17 @@ class ArraySource:
         """The shape of a sample's labels."""
         return self.y.shape[1:]
 
-    def read(self, indices: Array, rect: Rect) -> Array:
-        """As `Source.read`: float32, or float64 where x needs it."""
+    def raw(self, indices: Array, rect: Rect) -> Array:
+        """Values as they are in x: of its type, and not scaled. Raises DataError as `read`."""
         indices = indices % self.x.shape[0]
         values = self.x.read(indices, rect)
         require_finite("x", values, indices, self.x.where)
-        real = np.result_type(self.x.dtype, np.float32)
-        values = values.astype(real, copy=False)
+        return values
+
+    def read(self, indices: Array, rect: Rect) -> Array:
+        """As `Source.read`: float32, or float64 where x needs it."""
+        values = self.raw(indices, rect)
+        values = values.astype(np.result_type(values.dtype, np.float32), copy=False)
         if self.scale != 1:
             values /= self.scale
         return values

@@ -1,8 +1,9 @@
 """Arrays that lie in a file as they are: one sample at a fixed distance behind the other, each in C order.
 
-In: a path, where the values start, their shape and type. Out: `Values`. Promise: exactly the bytes of a rect are read, each run
-of them by one call, and none stays in memory; the file is held open, not mapped, so that one that is cut short is a fault with
-a name, and what has been read does not count as memory in use.
+In: a path, where the values start, their shape and type. Out: `Values`. Promise: the bytes of a rect are read, each run
+of them by one call, and none stays in memory; only of small samples, in which a rect has many runs, is read what lies between.
+The file is held open, not mapped, so that one that is cut short is a fault with a name, and what has been read does not count
+as memory in use.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from dgraph.data.spec import Array
 from dgraph.durable import fault
 from dgraph.error import DataError
 from dgraph.rect import Rect
+
+SMALL = 1 << 18
+"""Of a sample of fewer bytes, what lies between the runs of a rect is read rather than left out with many calls."""
+FEW_RUNS = 8
 
 
 class Stored:
@@ -44,6 +49,8 @@ class Stored:
 
     def read(self, indices: Array, rect: Rect) -> Array:
         starts, run = self._runs(rect)
+        if len(starts) > FEW_RUNS and self._nbytes < SMALL:
+            return self._read_between(indices, rect, starts, run)
         places = (self._offset + indices[:, None] * self._stride + starts).ravel()
         content = np.empty(len(places) * run, np.uint8)
         # Neighbours in the file that are neighbours in the result are one run.
@@ -53,6 +60,15 @@ class Stored:
             if last > first:
                 self._file.fill(view[first * run : last * run], int(places[first]))
         return content.view(self.dtype).reshape(len(indices), *rect.size)
+
+    def _read_between(self, indices: Array, rect: Rect, starts: Array, run: int) -> Array:
+        """Reads of each sample what lies from the first to the last run, and takes the rect from it."""
+        content = np.empty((len(indices), self._nbytes), np.uint8)
+        first, last = int(starts[0]), int(starts[-1]) + run
+        for part, index in zip(content, indices.tolist(), strict=True):
+            self._file.fill(part.data[first:last], self._offset + index * self._stride + first)
+        values = content.view(self.dtype).reshape(len(indices), *self.shape[1:])
+        return np.array(values[(slice(None), *rect.slices())])
 
     def _runs(self, rect: Rect) -> tuple[Array, int]:
         """Where, from the start of a sample, the runs of a rect start, and how long each of them is, in bytes."""

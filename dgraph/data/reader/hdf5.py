@@ -24,8 +24,8 @@ from dgraph.durable import fault
 from dgraph.error import DataError
 from dgraph.rect import Rect
 
-NAMES = "names"
-"""The attribute of y that has the names of classes."""
+NAMES, CLASSES = "names", "classes"
+"""The attributes of y that have the names of classes and their number."""
 CACHE = 16 << 20
 """How many bytes of filtered chunks stay in memory, for samples that share one."""
 SLOTS = 4099
@@ -36,8 +36,9 @@ def open_hdf5(path: str, labels: str | None, spec: DataSpec) -> Pair:
     with _file(path) as file:
         x = _values(path, file, spec.x or "x")
         y = _values(path, file, spec.y or "y")
-        named = tuple(map(str, file[spec.y or "y"].attrs.get(NAMES, ())))
-        return Pair(x, y, len(named) or None, named=named)
+        said = file[spec.y or "y"].attrs
+        named = tuple(map(str, said.get(NAMES, ())))
+        return Pair(x, y, len(named) or int(said.get(CLASSES, 0)) or None, named=named)
 
 
 def h5py() -> Any:
