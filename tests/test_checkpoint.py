@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgraph.checkpoint import Shard, _frame, open_checkpoint, write_checkpoint
+from dgraph.checkpoint import Shard, open_checkpoint, write_checkpoint
+from dgraph.checkpoint.form import frame
 from dgraph.error import DataError
 from dgraph.random import uniform
 from dgraph.rect import Rect, share
@@ -210,7 +211,7 @@ def write_index(change):
         index = folder / "index.json"
         tree = json.loads(index.read_bytes())["index"]
         change(tree)
-        index.write_bytes(_frame(json.dumps(tree).encode()))
+        index.write_bytes(frame(json.dumps(tree).encode()))
 
     return damage
 
@@ -225,12 +226,12 @@ def entry(place, value):
         (remove, "rank-00001.bin: No such file or directory"),
         (link, "rank-00001.bin: not a plain file"),
         (lengthen, "rank-00001.bin: 961 bytes instead of 960"),
-        (lambda folder: (folder / "index.json").unlink(), "no checkpoint in it"),
+        (lambda folder: (folder / "index.json").unlink(), "index.json: No such file or directory"),
         (lambda folder: (folder / "index.json").write_bytes(b""), "index.json: damaged"),
         (write_index(lambda tree: tree.update(version=2)), "index.json: a dgraph checkpoint 2"),
         (write_index(lambda tree: tree.pop("step")), "not the index of a checkpoint"),
         (write_index(lambda tree: tree.update(shards=[[1]])), "not the index of a checkpoint"),
-        (lambda folder: (folder / "index.json").write_bytes(_frame(b"[" * 100_000)), "not the index"),
+        (lambda folder: (folder / "index.json").write_bytes(frame(b"[" * 100_000)), "not the index"),
         (entry(5, "../rank-00000.bin"), "a rect, dtype or file that cannot be"),
         (entry(5, "/etc/passwd"), "a rect, dtype or file that cannot be"),
         (entry(2, "object"), "a rect, dtype or file that cannot be"),
