@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import prod, sqrt
 from typing import Any
 
@@ -107,6 +107,14 @@ class HeadMetrics:
             squares = values["squared_deviation"] - mean * values["deviation"]
             self.targets.add(values["samples"], values["shift"] + mean, max(squares, 0.0))
 
+    def plain(self) -> list[Any]:
+        """The sums as JSON holds them; `restore` takes them back."""
+        return [self.sums, asdict(self.targets)]
+
+    def restore(self, values: list[Any]) -> None:
+        """The sums that `plain` gave."""
+        self.sums, self.targets = dict(values[0]), Spread(**values[1])
+
     def result(self) -> dict[str, Any]:
         """Means over what was added."""
         count = max(self.sums.get("samples", 0.0), 1.0)
@@ -146,6 +154,15 @@ class Metrics:
             for metrics in self._heads:
                 metrics.add(float(batch[1]), batch[start : start + metrics.head.rows].tolist())
                 start += metrics.head.rows
+
+    def plain(self) -> list[Any]:
+        """The sums of all heads as JSON holds them; `restore` takes them back."""
+        return [head.plain() for head in self._heads]
+
+    def restore(self, values: list[Any]) -> None:
+        """The sums that `plain` gave."""
+        for head, entry in zip(self._heads, values, strict=True):
+            head.restore(entry)
 
     @property
     def samples(self) -> int:

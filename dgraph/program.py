@@ -25,6 +25,7 @@ from dgraph.kernels.numpy import KERNELS, UPDATES
 from dgraph.layout import Layout, Mesh, assign_layout, part_readers
 from dgraph.models import expand, place_of
 from dgraph.ops import DECLARED, OPS
+from dgraph.ops.metric import FIGURES
 from dgraph.plan.check import Finding, check_plan
 from dgraph.plan.make import Plan, make_plan
 from dgraph.runtime.engine import Optimizer
@@ -158,6 +159,8 @@ def compile_config(config: Config, training: bool = True) -> Program:
     Raises ConfigError (with a place) for what does not fit, CheckError for what a layout cannot express.
     """
     data, specs, forward = forward_graph(config, training)
+    if training:
+        _check_judging(config, data, forward)
     with _graph_place(config, specs):
         mesh = Mesh.of(config.mesh)
         if mesh.ranks > 1:
@@ -263,6 +266,21 @@ def _check_partial(graph: Graph, config: Config, data: Description) -> None:
                 f"the last batch of an epoch has {count % batch} of {batch} samples; take a batch that divides {count}"
             )
             raise ConfigError(what, hint).about(node.name)
+
+
+def _check_judging(config: Config, data: Description, graph: Graph) -> None:
+    """What decides which checkpoint is the best, and when to stop, is there to decide."""
+    stop, best = config.train.stop, config.train.best
+    known = next((FIGURES[node.op] for node in reversed([*graph.ops.values()]) if node.op in FIGURES), ())
+    wanted = [("best", best)] if best not in ("loss", "none") else []
+    for key, metric in [*wanted, *([("stop.metric", stop.metric)] if stop is not None else [])]:
+        if metric not in known:
+            what = f"train.{key}: the network has no {metric}"
+            hint = f"it has {', '.join(known)}" if known else "it has no loss with metrics"
+            raise ConfigError(what, hint, config.place(f"train.{key}"))
+    if stop is not None and not len(subset(data_spec(config), data, "validation")):
+        hint = "give some in data.shares.validation"
+        raise ConfigError("train.stop needs samples for validation", hint, config.place("train.stop", key=True))
 
 
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:

@@ -40,6 +40,31 @@ class RunFolder:
         with faults(self.path / name):
             replace(self.path / name, text.encode())
 
+    def holds_a_run(self) -> bool:
+        """Whether there are metrics or checkpoints in it."""
+        checkpoints = self.path / "checkpoints"
+        with faults(self.path):
+            return (self.path / METRICS).exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The entries of metrics.jsonl; a half line that a kill left is none."""
+        with faults(self.path / METRICS):
+            if not (self.path / METRICS).exists():
+                return []
+            lines = (self.path / METRICS).read_bytes().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+    def rewind_metrics(self, step: int, again: bool) -> None:
+        """Drop the entries after `step`, and with `again` that of an epoch which ends there: the run does them once more."""
+
+        def counts(entry: Mapping[str, Any]) -> bool:
+            return bool(entry["step"] < step or (entry["step"] == step and not (again and entry["kind"] == "epoch")))
+
+        entries = self.metrics()
+        kept = [entry for entry in entries if counts(entry)]
+        if len(kept) < len(entries):
+            self.write_text(METRICS, "".join(json.dumps(entry) + "\n" for entry in kept))
+
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl: a JSON object, with null for numbers that are not finite."""
         line = json.dumps(_plain(entry), allow_nan=False).encode() + b"\n"

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "dgraph"
 LEVELS = {
     "error": 0, "rect": 0, "block": 1, "durable": 1, "trace": 2, "random": 2, "run": 2, "checkpoint": 2,
+    "picture": 2, "tensorboard": 2,
     "graph": 1, "config": 2, "ops": 2, "kernels": 3, "models": 3, "autodiff": 3,
     "layout": 4, "plan": 5, "schedule": 6, "runtime": 7, "data": 7,
     "program": 8, "metric": 8, "summary": 9, "train": 9, "onnx": 9, "predict": 10, "verify": 10, "network": 11,
@@ -16,6 +17,7 @@ LEVELS = {
 OWNERS = {
     "mpi4py": {"runtime/mpi.py", "runtime/doctor.py"}, "rich": {"cli/face.py"},
     "h5py": {"data/reader/hdf5.py", "data/pack.py"}, "PIL": {"data/reader/image.py"}, "sklearn": {"data/reader/scikit.py"},
+    "matplotlib": {"picture.py"}, "tensorboardX": {"tensorboard.py"},
 }  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 ONNX = {str(path.relative_to(ROOT)) for path in FILES if "onnx" in path.parts}

@@ -55,6 +55,10 @@ class Checkpoint:
             raise DataError(f"{self.path}: no tensor {name}", "the network is not the one that was saved")
         return self.tensors[name].dim
 
+    def checksums(self) -> dict[str, list[tuple[Rect, int]]]:
+        """Rects and checksums of all tensors, by name, as the index has them: equal where all bits are equal and cut alike."""
+        return {name: sorted(((s.rect, s.crc) for s in shards), key=str) for name, shards in self._shards.items()}
+
     def read(self, name: str, rect: Rect, out: Array) -> None:
         """Copy a rect of a tensor into `out`, of its shape, any strides, a float as wide or not.
 

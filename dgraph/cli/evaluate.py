@@ -14,13 +14,13 @@ from dgraph.cli.session import measuring, trained
 @click.command("evaluate")
 @measuring
 @confusion_option
-def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, checkpoint: str, subset: str,
-            confusion: bool | None) -> int:  # fmt: skip
+def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, checkpoint: str, best: bool,
+            subset: str, confusion: bool | None) -> int:  # fmt: skip
     """Loss, accuracy or errors of CONFIG with the parameters of a checkpoint, on any mesh."""
     status = start_ranks(config, overrides, ranks)
     if status is not None:
         return status
-    with trained(config, overrides, checkpoint) as worker:
+    with trained(config, overrides, checkpoint, best) as worker:
         result = worker.evaluate(subset, confusion).result()
         if worker.communicator.rank == 0:
             print(f"{subset}: {shown(result)}  ({result['samples']} samples)")

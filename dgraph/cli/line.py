@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 
@@ -36,24 +37,42 @@ def shown(result: Mapping[str, Any], between: str = "  ") -> str:
     return f"{text}{between}[{heads}]" if heads else text
 
 
+def as_time(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:03, or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+QUIET_SECONDS = 10.0
+"""Seconds without a line after which a step gets one, where lines are not written over."""
+
+
 class Progress:
     """Progress of a training: one line that is written over on a terminal, and one plain line now and then in a file."""
 
     def __init__(self, live: bool) -> None:
         self._live = live
         self._open = False
+        self._last = monotonic()
 
     def __call__(self, entry: Mapping[str, Any]) -> None:
         """Shows a step or the end of an epoch."""
         if entry["kind"] == "step" and self._live:
-            self._write(
-                f"\r\x1b[Kstep {entry['step']}/{entry['steps']}  epoch {entry['epoch']}  {shown({**entry, 'heads': {}})}  "
-                f"{entry['seconds']:.1f} s"
-            )
+            self._write("\r\x1b[K" + self._step(entry))
             self._open = True
-        elif entry["kind"] == "epoch":
-            self._write(("\r\x1b[K" if self._open else "") + self._epoch(entry) + "\n")
+        elif entry["kind"] == "epoch" or monotonic() - self._last > QUIET_SECONDS:
+            text = self._epoch(entry) if entry["kind"] == "epoch" else self._step(entry)
+            self._write(("\r\x1b[K" if self._open else "") + text + "\n")
             self._open = False
+
+    @staticmethod
+    def _step(entry: Mapping[str, Any]) -> str:
+        return (
+            f"step {entry['step']}/{entry['steps']}  epoch {entry['epoch']}  {shown({**entry, 'heads': {}})}  "
+            f"{entry['samples_per_second']:.4g} samples/s  communication {entry['communication']:.0%}  "
+            f"{as_time(entry['seconds_left'])} left"
+        )
 
     @staticmethod
     def _epoch(entry: Mapping[str, Any]) -> str:
@@ -63,7 +82,7 @@ class Progress:
                 text += f"  {name} {shown(entry[name], ' ')}"
         return text
 
-    @staticmethod
-    def _write(text: str) -> None:
+    def _write(self, text: str) -> None:
+        self._last = monotonic()
         sys.stdout.write(text)
         sys.stdout.flush()

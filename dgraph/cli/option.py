@@ -33,6 +33,9 @@ confusion_option = click.option(
     default=None,
     help="Count labels against predicted classes (default: of up to 100 classes).",
 )
+best_option = click.option(
+    "--best", is_flag=True, help="The run's best checkpoint by validation instead of its newest."
+)
 rank_option = click.option("--rank", type=click.IntRange(0), help="Which rank.")
 
 
@@ -48,7 +51,7 @@ def require_rank(rank: int, config_ranks: int) -> int:
     return rank
 
 
-def start_ranks(config: str, overrides: Sequence[str], ranks: int | None) -> int | None:
+def start_ranks(config: str, overrides: Sequence[str], ranks: int | None, stoppable: bool = False) -> int | None:
     """Starts the job if this process is to: the exit status of the ranks. None where this process is a rank itself (or the only
     one)."""
     task = launched()
@@ -59,7 +62,7 @@ def start_ranks(config: str, overrides: Sequence[str], ranks: int | None) -> int
             )
         return None
     wanted = mesh_ranks(load_config(config, overrides, ranks))
-    return None if wanted == 1 else launch(wanted, sys.argv[1:])
+    return None if wanted == 1 else launch(wanted, sys.argv[1:], stoppable=stoppable)
 
 
 def mesh_ranks(config: Config) -> int:

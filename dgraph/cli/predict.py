@@ -19,14 +19,14 @@ from dgraph.predict import predict
 @click.command("predict")
 @measuring
 @click.option("-o", "--output", type=click.Path(), default="predictions.npz", show_default=True)
-def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, checkpoint: str, subset: str,
-            output: str) -> int:  # fmt: skip
+def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, checkpoint: str, best: bool,
+            subset: str, output: str) -> int:  # fmt: skip
     """Write `index`, and `class` and `probability` (or `score`), or `prediction`, of every sample of a subset of CONFIG's data
     into an npz file."""
     status = start_ranks(config, overrides, ranks)
     if status is not None:
         return status
-    with trained(config, overrides, checkpoint) as worker:
+    with trained(config, overrides, checkpoint, best) as worker:
         found = predict(worker, subset)
         if found is not None:
             content = io.BytesIO()

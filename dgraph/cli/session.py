@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dgraph.cli.option import config_argument, json_option, ranks_option, set_option
+from dgraph.cli.option import best_option, config_argument, json_option, ranks_option, set_option
 from dgraph.config import load_config
 from dgraph.program import compile_config
 from dgraph.runtime.connect import connected
@@ -27,15 +27,15 @@ _subset = click.option(
 
 def measuring(function: F) -> F:
     """The options of commands that run a checkpoint forward on a subset of the data."""
-    return config_argument(ranks_option(set_option(json_option(_checkpoint(_subset(function))))))
+    return config_argument(ranks_option(set_option(json_option(_checkpoint(best_option(_subset(function)))))))
 
 
 @contextmanager
-def trained(config: str, overrides: Sequence[str], checkpoint: str) -> Iterator[Worker]:
+def trained(config: str, overrides: Sequence[str], checkpoint: str, best: bool) -> Iterator[Worker]:
     """This rank's worker with the checkpoint's parameters. Collective."""
     worker: list[Worker] = []
     with connected(lambda: worker[0].where() if worker else "planning") as communicator:
         program = compile_config(load_config(config, overrides, communicator.size), training=False)
         worker.append(Worker(program, communicator))
-        worker[0].load(Path(checkpoint), states=False)
+        worker[0].load(Path(checkpoint), states=False, best=best)
         yield worker[0]

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dgraph.cli.line import Progress, result_line, shown
+from dgraph.cli.line import Progress, as_bytes, result_line, shown
 from dgraph.cli.option import config_argument, confusion_option, json_option, ranks_option, set_option, start_ranks
-from dgraph.config import load_config, to_yaml
-from dgraph.layout.dump import dump_text
-from dgraph.ops import OPS
-from dgraph.program import compile_config, plan_summary
-from dgraph.run import RunFolder, environment
+from dgraph.config import Config, load_config
+from dgraph.error import DgraphError
+from dgraph.program import compile_config
+from dgraph.runtime.cause import warn
 from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.connect import connected
-from dgraph.trace import Recorder, events_text, timeline_text
+from dgraph.runtime.stop import STATUS, listening
+from dgraph.trace import Recorder
 from dgraph.train import TrainOptions, Worker, train
+from dgraph.train.folder import Folder
+from dgraph.train.smoke import smoke, smoke_config
 
 _TERMINAL = "DGRAPH_TERMINAL"
 
@@ -33,15 +35,26 @@ _TERMINAL = "DGRAPH_TERMINAL"
 @json_option
 @click.option("--run", "run_path", type=click.Path(), help="The run folder (default: a new one in runs/).")
 @click.option("--resume", type=click.Path(), help="A run folder or checkpoint to go on from.")
+@click.option(
+    "--smoke", "rehearse", is_flag=True, help="Three steps of all that a run does, resuming included; nothing stays."
+)
 @click.option("--trace", "dump_trace", is_flag=True, help="Dump every rank's nodes and rects into the run folder.")
 @confusion_option
 @click.option("--events", is_flag=True, help="Record per-node events of every rank into the run folder.")
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder.")
+@click.option("--pictures/--no-pictures", default=True, envvar="DGRAPH_PICTURES",
+              help="Draw curves and confusion matrix at the end (default), if matplotlib is installed.")  # fmt: skip
 def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: bool, run_path: str | None,
-            resume: str | None, dump_trace: bool, confusion: bool | None, events: bool) -> int:  # fmt: skip
-    """Train CONFIG. With -n the ranks are started here; under mpirun or srun this process is one of them."""
+            resume: str | None, rehearse: bool, dump_trace: bool, confusion: bool | None, events: bool,
+            tensorboard: bool, pictures: bool) -> int:  # fmt: skip
+    """Train CONFIG. With -n the ranks are started here; under mpirun or srun this process is one of them.
+
+    SIGTERM or SIGUSR1, to any rank: the step is finished, a checkpoint written, and the exit status is 75."""
     if sys.stdout.isatty():
         os.environ[_TERMINAL] = "1"
-    status = start_ranks(config, overrides, ranks)
+    if rehearse and (resume or dump_trace or events or tensorboard):
+        raise click.UsageError("--smoke goes without --resume, --trace, --events and --tensorboard")
+    status = start_ranks(config, overrides, ranks, stoppable=True)
     if status is not None:
         return status
     at = [""]
@@ -50,28 +63,92 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
         at[0] = "reading the config"
         loaded = load_config(config, overrides, communicator.size)
         at[0] = "planning"
-        worker.append(Worker(compile_config(loaded), communicator))
-        if resume:
-            worker[0].load(Path(resume), states=True)
-        path = run_path or (resume if resume and not Path(resume).name.startswith("step-") else None)
-        folder = Folder(communicator, loaded.name, path)
-        folder.describe(worker[0])
-        if dump_trace:
-            folder.write_trace(worker[0])
-        recorder = Recorder(communicator.rank) if events else None
+        worker.append(Worker(compile_config(smoke_config(loaded) if rehearse else loaded), communicator))
+        if rehearse:
+            told = smoke(worker[0], Path(run_path or "runs"), lambda *end: _pictures(loaded, *end) if pictures else [])
+            if communicator.rank == 0:
+                _say_smoke(told, as_json)
+            return 0
+        result, folder = _run(worker[0], loaded, run_path, resume, dump_trace, confusion, events, tensorboard)
+        if communicator.rank == 0:
+            if pictures and result["stopped"] != "asked":
+                _pictures(loaded, folder.path, result, folder.metrics())
+            _say(result | {"run": str(folder.path)}, as_json)
+        return STATUS if result["stopped"] == "asked" else 0
+
+
+def _run(worker: Worker, config: Config, run_path: str | None, resume: str | None, dump_trace: bool,
+         confusion: bool | None, events: bool, tensorboard: bool) -> tuple[dict[str, Any], Folder]:  # fmt: skip
+    """The training itself, and where it wrote. Collective."""
+    communicator = worker.communicator
+    resumed = _run_of(resume) if resume else None
+    folder = Folder(communicator, config.name, Path(run_path) if run_path else resumed, resumed)
+    if resume:
+        worker.load(Path(resume), states=True)
+    board = _board(communicator, folder, worker.step) if tensorboard else None
+    folder.describe(worker)
+    if dump_trace:
+        folder.write_trace(worker)
+    recorder = Recorder(communicator.rank) if events else None
+    progress = Progress(_TERMINAL in os.environ)
+
+    def note(entry: Mapping[str, Any]) -> None:
+        folder.append_metrics(entry)
+        if board is not None:
+            board(entry)
+
+    with listening() as wish:
         options = TrainOptions(
             folder=folder.path,
-            report=Progress(_TERMINAL in os.environ) if communicator.rank == 0 else lambda entry: None,
+            report=progress if communicator.rank == 0 else lambda entry: None,
             recorder=recorder,
-            metrics=folder.append_metrics,
+            metrics=note,
+            rewind=folder.rewind_metrics,
             confusion=confusion,
+            wish=wish,
         )
-        result = train(worker[0], options)
-        if recorder is not None:
-            folder.write_events(recorder)
-        if communicator.rank == 0:
-            _say(result | {"run": str(folder.path)}, as_json)
-    return 0
+        result = train(worker, options)
+    if recorder is not None:
+        folder.write_events(recorder)
+    return result, folder
+
+
+def _run_of(resume: str) -> Path | None:
+    """The run folder that goes on; None where one checkpoint was named, with which a new run begins."""
+    path = Path(resume)
+    if path.name.startswith("step-"):
+        return None
+    return path.parent if path.name == "checkpoints" else path
+
+
+def _board(communicator: Communicator, folder: Folder, step: int) -> Callable[[Mapping[str, Any]], None] | None:
+    """What writes TensorBoard's event files, on rank 0. Raises ConfigError on all ranks where its library is missing."""
+    room = import_module("dgraph.tensorboard")
+    if communicator.rank:
+        return None
+    add: Callable[[Mapping[str, Any]], None] = room.Board(folder.path / "tensorboard", step).add
+    return add
+
+
+def _pictures(config: Config, folder: Path, result: Mapping[str, Any], entries: list[dict[str, Any]]) -> list[str]:
+    """Draws the curves and the confusion matrix; the names of the files. A training that has come so far is not lost for a picture:
+    what goes wrong is told in a line."""
+    try:
+        room = import_module("dgraph.picture")
+        made = {"curves.png": room.draw_curves(entries, config.name)}
+        matrix = (result["test"] or {}).get("confusion")
+        if matrix:
+            made["confusion.png"] = room.draw_confusion(matrix, f"{config.name}: test")
+        drawn = {name: figure for name, figure in made.items() if figure is not None}
+        for name, figure in drawn.items():
+            room.save(figure, folder / name)
+    except DgraphError as error:
+        print(f"no pictures: {error.what} ({error.hint})")
+        return []
+    except Exception as error:
+        warn(f"no pictures: {type(error).__name__}: {error}")
+        return []
+    return [*drawn]
 
 
 def _say(result: Mapping[str, Any], as_json: bool) -> None:
@@ -79,52 +156,23 @@ def _say(result: Mapping[str, Any], as_json: bool) -> None:
         found = result[name]
         if found:
             print(f"{name}: {shown(found)}  ({found['samples']} samples)")
+    best = result["best"]
+    if best:
+        print(f"best validation: {best['metric']} {best['value']:.4g} in epoch {best['epoch']}, step {best['step']}")
     print(f"{result['steps']} steps in {result['seconds']:.2f} s; run folder {result['run']}")
+    if result["stopped"] == "early":
+        print("stopped early: validation did not get better any more")
+    elif result["stopped"] == "asked":
+        print(f"stopped as asked; --resume {result['run']} goes on")
     if as_json:
         result_line(result)
 
 
-class Folder:
-    """The run folder as all ranks see it: rank 0 makes it and tells the others where it is."""
-
-    def __init__(self, communicator: Communicator, name: str, path: str | None) -> None:
-        self._communicator = communicator
-        self._run = RunFolder(Path(path) if path else None, name) if communicator.rank == 0 else None
-        chosen = str(self._run.path).encode() if self._run else None
-        self.path = Path(communicator.broadcast(chosen).decode())
-
-    def describe(self, worker: Worker) -> None:
-        """The resolved config, the plan and the environment. Written by rank 0."""
-        if self._run is None:
-            return
-        program = worker.program
-        self._run.write_text("config.yaml", to_yaml(program.config.resolved()))
-        few = range(min(program.ranks, 64))
-        self._run.write_text("plan.json", json.dumps(plan_summary(program, few), indent=1) + "\n")
-        facts = environment() | {"mpi": self._communicator.mpi, "ranks": self._communicator.size}
-        self._run.write_text("environment.json", json.dumps(facts, indent=1) + "\n")
-
-    def append_metrics(self, entry: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl. Written by rank 0."""
-        if self._run is not None:
-            self._run.append_metrics(dict(entry))
-
-    def write_trace(self, worker: Worker) -> None:
-        """`trace-rank<r>.txt` of every rank. Collective."""
-        text = dump_text(worker.engine.layout, self._communicator.rank, OPS)
-        self._write_all("trace-rank{}.txt", text)
-
-    def write_events(self, recorder: Recorder) -> None:
-        """`events-rank<r>.jsonl` of every rank, and `timeline.json` of all. Collective."""
-        texts = self._write_all("events-rank{}.jsonl", events_text(recorder.events()))
-        if self._run is not None:
-            self._run.write_text("timeline.json", timeline_text(texts))
-
-    def _write_all(self, name: str, text: str) -> list[str]:
-        parts = self._communicator.gather(text.encode())
-        if parts is None or self._run is None:
-            return []
-        texts = [part.decode() for part in parts]
-        for rank, content in enumerate(texts):
-            self._run.write_text(name.format(rank), content)
-        return texts
+def _say_smoke(told: Mapping[str, Any], as_json: bool) -> None:
+    made = f"; drew {' and '.join(told['made'])}" if told["made"] else ""
+    print(
+        f"smoke: ok: {told['steps']} steps, validation, evaluation, a checkpoint of {as_bytes(told['checkpoint_nbytes'])}, "
+        f"resumed with the same bits{made}; {told['seconds']:.1f} s"
+    )
+    if as_json:
+        result_line(told)

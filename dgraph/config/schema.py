@@ -175,12 +175,25 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class StopConfig:
+    """When to stop early: after `patience` validations in which the mean of `metric` over the last `window` of them has not become
+    better than the best mean before by more than `least`."""
+
+    patience: int
+    window: int = 1
+    metric: str = "loss"
+    least: float = 0.0
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long to train, and how: exactly one of `steps` and `epochs` is given.
 
     `optimizer` is a choice as the table in `dgraph.config.train` has them.
-    A step adds up the gradients of `accumulate` batches. `log_every` counts steps, `validate_every` and `checkpoint_every` epochs
-    (0: never); `keep` is how many checkpoints are kept; `shard` is what parameters do that do not say (see `ParameterSpec`).
+    A step adds up the gradients of `accumulate` batches. `log_every` counts steps, `validate_every` and `checkpoint_every` epochs,
+    `checkpoint_steps` steps (0: never); `keep` is how many checkpoints are kept, besides the one whose validation was the `best` by
+    this figure (none: no best one is kept); `stop` ends the run early; `shard` is what parameters do that do not say (see
+    `ParameterSpec`).
     """
 
     optimizer: Choice
@@ -191,7 +204,10 @@ class TrainConfig:
     log_every: int = 10
     validate_every: int = 1
     checkpoint_every: int = 1
+    checkpoint_steps: int = 0
     keep: int = 2
+    best: str = "loss"
+    stop: StopConfig | None = None
 
     def resolved(self) -> dict[str, Any]:
         """The section as plain values."""
@@ -263,5 +279,5 @@ def _section(values: DataConfig | TrainConfig) -> dict[str, Any]:
         elif isinstance(value, Choice):
             section[entry.name] = value.resolved()
         else:
-            section[entry.name] = asdict(value) if isinstance(value, Shares) else plain_value(value)
+            section[entry.name] = asdict(value) if isinstance(value, (Shares, StopConfig)) else plain_value(value)
     return section

@@ -14,11 +14,13 @@ from dgraph.config.reader import (
     Keys,
     Reader,
     boolean,
+    choice,
+    number,
     optional,
     record,
     variant,
 )
-from dgraph.config.schema import Choice, TrainConfig
+from dgraph.config.schema import Choice, StopConfig, TrainConfig
 from dgraph.config.section import COUNT, FRACTION, FROM_ZERO, POSITIVE
 from dgraph.config.source import Tree
 from dgraph.error import ConfigError
@@ -44,6 +46,20 @@ def _choice(kinds: Mapping[str, Keys]) -> Reader[Choice]:
     return read
 
 
+MEASURES = ("loss", "accuracy", "top5", "rmse", "mae", "r2")
+"""The figures of a validation by which a run can be judged."""
+_STOP = {
+    "patience": Key(COUNT),
+    "window": Key(COUNT, 1),
+    "metric": Key(choice(*MEASURES), "loss"),
+    "least": Key(number("a number >= 0", lambda value: value >= 0), 0.0),
+}
+
+
+def _read_stop(tree: Tree, path: str) -> StopConfig:
+    return StopConfig(**record(tree, path, _STOP))
+
+
 _TRAIN = {
     "optimizer": Key(_choice(OPTIMIZERS)),
     "steps": Key(optional(COUNT), None),
@@ -53,7 +69,10 @@ _TRAIN = {
     "log_every": Key(FROM_ZERO, 10),
     "validate_every": Key(FROM_ZERO, 1),
     "checkpoint_every": Key(FROM_ZERO, 1),
+    "checkpoint_steps": Key(FROM_ZERO, 0),
     "keep": Key(COUNT, 2),
+    "best": Key(choice(*MEASURES, "none"), "loss"),
+    "stop": Key(optional(_read_stop), None),
 }
 
 
@@ -64,4 +83,6 @@ def read_train(tree: Tree, path: str) -> TrainConfig:
         raise ConfigError("train has both steps and epochs", "set one of them to null", tree.keys["epochs"])
     if train.steps is None and train.epochs is None:
         raise ConfigError("train needs steps or epochs", "such as epochs: 20", tree.place)
+    if train.stop is not None and not train.validate_every:
+        raise ConfigError("train.stop needs validations", "set validate_every to 1 or more", tree.keys["stop"])
     return train

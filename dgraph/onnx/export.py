@@ -37,8 +37,10 @@ def require_suffix(path: Path) -> None:
         raise ConfigError(f"{path}: the name must end in {' or '.join(SUFFIXES)}", "it says what is written")
 
 
-def export(config: Config, checkpoint: Path | None, path: Path, any_batch: bool) -> Exported:
-    """Writes a network with the values of a checkpoint, or with those that training would begin with.
+def export(config: Config, checkpoint: Path | None, path: Path, any_batch: bool,
+           best: bool = False) -> Exported:  # fmt: skip
+    """Writes a network with the values of a checkpoint (of a run: the newest, or the `best`), or with those that training would
+    begin with.
 
     Raises ConfigError for what ONNX cannot say, DataError for a checkpoint that does not fit and where the disk refuses.
     """
@@ -46,7 +48,7 @@ def export(config: Config, checkpoint: Path | None, path: Path, any_batch: bool)
     if checkpoint is None:
         values = initial_values(forward, config.seed, config.dtype)
     else:
-        values = stored_values(forward, checkpoint, config.dtype)
+        values = stored_values(forward, checkpoint, config.dtype, best)
     kept = forward.kept
     elements = sum(prod(tensor.dim) for tensor in kept)
     if path.suffix == ".safetensors":

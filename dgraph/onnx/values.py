@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dgraph.checkpoint import Checkpoint, open_checkpoint
+from dgraph.checkpoint import Checkpoint, sound_checkpoint
 from dgraph.error import DataError
 from dgraph.graph.fan import fans
 from dgraph.graph.node import Graph
 from dgraph.kernels.call import Array
 from dgraph.random import initial
 from dgraph.rect import Rect
+from dgraph.runtime.cause import warn
 
 Values = Callable[[str], Array]
 """The values of a tensor by its name."""
@@ -36,9 +37,12 @@ def initial_values(graph: Graph, seed: int, dtype: str) -> Values:
     return read
 
 
-def stored_values(graph: Graph, path: Path, dtype: str) -> Values:
-    """What a checkpoint holds. Raises DataError where it is missing, damaged or of another network."""
-    checkpoint = open_checkpoint(path)
+def stored_values(graph: Graph, path: Path, dtype: str, best: bool = False) -> Values:
+    """What the newest sound checkpoint of a run holds, or its `best`; those passed over are named on stderr. Raises DataError where
+    there is none, or where it is of another network."""
+    checkpoint, passed = sound_checkpoint(path, best)
+    for line in passed:
+        warn(line)
     for tensor in graph.kept:
         _require(checkpoint, tensor.name, tensor.dim)
 

@@ -43,6 +43,16 @@ METRICS: Mapping[str, tuple[Names, Names]] = MappingProxyType(
 """Op -> names of sums, names of counts."""
 
 
+FIGURES: Mapping[str, Names] = MappingProxyType(
+    {
+        "evaluate": ("loss", "accuracy", "top5"),
+        "evaluate_binary": ("loss", "accuracy"),
+        "evaluate_error": ("loss", "rmse", "mae", "r2"),
+    }
+)
+"""Op -> the figures that are made of its metrics."""
+
+
 def _rows(op: str, labels: Dim) -> int:
     """How many numbers the metrics of so many labels are."""
     sums, counts = METRICS[op]

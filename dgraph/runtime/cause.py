@@ -41,3 +41,9 @@ def tell(error: BaseException, place: str = "") -> None:
         # One write: a launcher that ends the ranks may drop what comes after.
         sys.stderr.write(" ".join(text.split("\n")) + "\n")
         sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """Print one line on stderr that is no error."""
+    sys.stderr.write(f"warning: {' '.join(text.split())}\n")
+    sys.stderr.flush()

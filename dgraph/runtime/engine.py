@@ -4,7 +4,7 @@ In: a schedule, a layout, kernels, an optimizer, a feed. Out: `Engine`: `train_b
 first step; a step calls actions without arguments, one after the other, and decides nothing.
 
 State: the buffers and optimizer arrays (`store`), those that the feed fills (`fed`), the count of updates (`updates`), when it is
-(`moment`), and which action is running (`where`).
+(`moment`), which action is running (`where`), and the seconds that were spent in transfers (`communication`).
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class Engine:
         self.schedule, self.layout, self.communicator, self.optimizer = schedule, layout, communicator, optimizer
         self.store = Store(schedule, optimizer.states)
         self.updates = 0
+        self.communication = 0.0
         self.moment = Moment(seed)
         self.fed: dict[str, Mapping[str, tuple[Array, Rect]]] = {}
         self._feed = feed
@@ -147,9 +148,19 @@ class Engine:
                 return Bound(step.node, "update", self._update(step), 0)
             case Start(transfer=transfer):
                 bound = self._transfers[transfer.tensor] = self._transfer(step)
-                return Bound(transfer.tensor, "start", bound.start, bound.sent_nbytes)
+                return Bound(transfer.tensor, "start", self._timed(bound.start), bound.sent_nbytes)
             case Wait(transfer=transfer):
-                return Bound(transfer.tensor, "wait", self._transfers[transfer.tensor].wait, 0)
+                return Bound(transfer.tensor, "wait", self._timed(self._transfers[transfer.tensor].wait), 0)
+
+    def _timed(self, action: Action) -> Action:
+        """The same action, its time added to that of communication."""
+
+        def timed() -> None:
+            start = perf_counter()
+            action()
+            self.communication += perf_counter() - start
+
+        return timed
 
     def _compute(self, step: Compute) -> Action:
         call = replace(step.call, moment=self.moment)

@@ -23,9 +23,10 @@ from dgraph.runtime.environment import RANKS, die_with_parent
 DGRAPH = (sys.executable, "-m", "dgraph")
 _SONAMES = {"mpich": "libmpi.so.12", "intel": "libmpi.so.12", "openmpi": "libmpi.so.40"}
 _NAMES = (("Open MPI", "openmpi"), ("OpenRTE", "openmpi"), ("Intel", "intel"), ("HYDRA", "mpich"), ("MPICH", "mpich"))
-_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _BOX = b"-" * 70
-_ABORT_NOTES = (b"MPI_ABORT was invoked", b'"abort"')
+_KNOWN = (b"MPI_ABORT was invoked", b'"abort"', b"Exit code:    75\n")
+"""What ranks have told already, better: that one aborted, or that a run was asked to stop (`dgraph.runtime.stop`)."""
 
 
 class LaunchError(DgraphError):
@@ -75,11 +76,17 @@ def rank_environment(mpi: str, mpiexec: Path, ranks: int, environ: Mapping[str, 
 
 
 @contextmanager
-def _signals_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass signals on to the launcher, which ends the ranks; then this process ends with its status."""
+def _signals_to(child: subprocess.Popen[bytes], polite: bool) -> Iterator[None]:
+    """Pass signals on to the launcher, which gives them to the ranks or ends them; then this process ends with its status.
+
+    `polite`: the first SIGTERM becomes a SIGUSR1. Open MPI's launcher passes that on, while a SIGTERM makes it kill the ranks.
+    """
+    first = polite
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        child.send_signal(number)
+        nonlocal first
+        asked, first = first and number == signal.SIGTERM, first and number != signal.SIGTERM
+        child.send_signal(signal.SIGUSR1 if asked else number)
 
     before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
     try:
@@ -90,7 +97,7 @@ def _signals_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _relay(stream: IO[bytes], target: IO[bytes]) -> None:
-    """Copy lines, without Open MPI's boxes about a rank that aborted: its cause shall be the last line."""
+    """Copy lines, without Open MPI's boxes about a rank that has told its cause, which shall be the last line."""
     box: list[bytes] = []
     for raw in stream:
         line = raw.replace(b"\0", b"")  # Open MPI ends its second box with one
@@ -100,7 +107,7 @@ def _relay(stream: IO[bytes], target: IO[bytes]) -> None:
         if not box:
             target.write(line)
         elif edge and len(box) > 1:
-            if not any(note in b"".join(box) for note in _ABORT_NOTES):
+            if not any(note in b"".join(box) for note in _KNOWN):
                 target.writelines(box)
             box = []
         target.flush()
@@ -108,9 +115,11 @@ def _relay(stream: IO[bytes], target: IO[bytes]) -> None:
     target.flush()
 
 
-def launch(ranks: int, arguments: Sequence[str], mpiexec: Path | None = None, program: Sequence[str] = DGRAPH) -> int:
+def launch(ranks: int, arguments: Sequence[str], mpiexec: Path | None = None, program: Sequence[str] = DGRAPH,
+           stoppable: bool = False) -> int:  # fmt: skip
     """Run `program *arguments` on `ranks` ranks of this machine; the exit status of the job.
 
+    `stoppable`: the ranks take SIGTERM and SIGUSR1 alike, as a wish to save and leave.
     Raises LaunchError where there is no MPI, or where this process is a rank already.
     """
     if RANKS in os.environ:
@@ -124,7 +133,7 @@ def launch(ranks: int, arguments: Sequence[str], mpiexec: Path | None = None, pr
         stderr=subprocess.PIPE if mpi == "openmpi" else None,
         preexec_fn=die_with_parent,
     )
-    with _signals_to(child):
+    with _signals_to(child, polite=stoppable and mpi == "openmpi"):
         if child.stderr is not None:
             _relay(child.stderr, sys.stderr.buffer)
         status = child.wait()

@@ -7,21 +7,26 @@ what decides (metrics, faults) is known to all or told by rank 0.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dgraph.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
+from dgraph.checkpoint import Checkpoint, choose_checkpoint, write_checkpoint
 from dgraph.data import Batch, Batches, DataSpec, Feeder, Places, Source, fill, open_source, subset, there, view
 from dgraph.error import RunError
 from dgraph.kernels.call import Array
 from dgraph.metric import MOST_CLASSES, Confusion, Head, Metrics, batch_values, heads_of
 from dgraph.program import Program, data_place, data_spec
+from dgraph.runtime.cause import warn
 from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.engine import Engine
 from dgraph.trace import Recorder
+from dgraph.train.identity import identity, require_same_run
 from dgraph.train.state import owned, restore
 
 
@@ -36,6 +41,10 @@ class Worker:
     source: Source = field(init=False)
     feeder: Feeder = field(init=False)
     step: int = 0
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    """What the loop remembers beside, as JSON holds it; saved and loaded with the rest."""
+    best: Mapping[str, Any] | None = None
+    """The best validation so far, as the loop says; its checkpoint is kept."""
 
     def __post_init__(self) -> None:
         agree(self.program, self.communicator)
@@ -138,14 +147,17 @@ class Worker:
     def _steps_of_an_epoch(self) -> int:
         return max(1, self.training_batches(shuffle=False).steps)
 
-    def evaluate(self, name: str, confusion: bool | None = False) -> Metrics:
-        """The metrics of a subset; with the confusion matrix of the main head where it has classes and one is wanted (None: if
-        there are not many). Collective."""
+    def evaluate(self, name: str, confusion: bool | None = False, before_batch: Callable[[], None] | None = None,
+                 most: int | None = None) -> Metrics:  # fmt: skip
+        """The metrics of a subset, or of its first batches (`most`); with the confusion matrix of the main head where it has
+        classes and one is wanted (None: if there are not many). What `before_batch` raises on all ranks ends it. Collective."""
         batches, metrics = self.batches(name, shuffle=False), self.new_metrics()
         classes = self.heads[-1].classes if self.heads else 0
         wanted = classes <= MOST_CLASSES if confusion is None else confusion
         matrix = Confusion(self.heads[-1], self.engine) if wanted and classes else None
-        for indices, following in batches.pairs():
+        for indices, following in islice(batches.pairs(), most):
+            if before_batch is not None:
+                before_batch()
             self.forward(indices, following)
             values = self.metrics()
             if values is not None:
@@ -177,11 +189,14 @@ class Worker:
     # --- checkpoints
 
     def save(self, folder: Path, keep: int) -> Path:
-        """Writes parameters and optimizer state. Collective."""
+        """Writes parameters, optimizer state and what the loop remembers. Collective."""
         meta = {
             "network": self.program.config.name,
             "updates": self.engine.updates,
             "optimizer": self.program.optimizer.name,
+            "identity": identity(self.program.config),
+            "loop": self.memory,
+            "best": self.best,
         }
         communicator = self.communicator
         return write_checkpoint(
@@ -196,12 +211,23 @@ class Worker:
             keep,
         )
 
-    def load(self, path: Path, states: bool) -> Checkpoint:
-        """Reads parameters (and optimizer state) by intersection of rects. Local."""
-        checkpoint = open_checkpoint(path)
+    def load(self, path: Path, states: bool, best: bool = False) -> Checkpoint:
+        """Reads parameters by intersection of rects; with `states` all that training needs to go on. Collective.
+
+        Takes the newest sound checkpoint of a run, or its `best`, and names on stderr those that it had to pass over. Raises
+        DataError where there is none, or where it is of another network; with `states` also where the config is not of that run.
+        """
+        communicator = self.communicator
+        ranks = communicator.rank, communicator.size
+        checkpoint, passed = choose_checkpoint(path, best, *ranks, communicator.gather, communicator.broadcast)
+        for line in passed if communicator.rank == 0 else ():
+            warn(line)
+        if states:
+            require_same_run(self.program.config, checkpoint)
         restore(self.program, self.engine, checkpoint, states)
         self.step = checkpoint.step
         self.engine.updates = int(checkpoint.meta["updates"])
+        self.memory, self.best = checkpoint.meta.get("loop") or {}, checkpoint.meta.get("best")
         return checkpoint
 
 

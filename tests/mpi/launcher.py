@@ -60,7 +60,7 @@ def clean_environment():
     """Ours, without what a launcher or dgraph has put there."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI", "PRTE", "MPI4PY", "DGRAPH"))}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {**clean, **threads, "PYTHONPATH": str(ROOT)}
+    return {**clean, **threads, "PYTHONPATH": str(ROOT), "DGRAPH_PICTURES": "0"}
 
 
 def start_python(mpi, ranks, *arguments, **changes):

@@ -1,0 +1,108 @@
+"""Pictures of a run: how it learned, and what it takes for what.
+
+In: entries of metrics.jsonl, a confusion matrix. Out: SVG or PNG files, by the suffix of the path. Promise: the only room that
+imports matplotlib, an extra; who enters it without gets one line that says what to install. No display is needed, no state is kept.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dgraph.durable import faults, replace
+from dgraph.error import ConfigError
+
+if find_spec("matplotlib") is None:
+    raise ConfigError("pictures need the package matplotlib", "pip install dgraph[plot]")
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+Entries = Sequence[Mapping[str, Any]]
+MEASURES = ("loss", "accuracy", "rmse")
+TRAINING, VALIDATION, GREY = "tab:blue", "tab:orange", "0.45"
+MOST_NUMBERS = 20
+"""Classes up to which a confusion matrix shows its counts."""
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure, whole or not at all. Raises DataError where the disk refuses."""
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix("."), dpi=150)
+    with faults(path):
+        replace(path, content.getvalue())
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw_curves(entries: Entries, title: str) -> Figure | None:
+    """Training and validation by epoch, one panel a figure, the best validation marked; what lies behind it, where validation does
+    not get better any more, is shaded. None where no epoch has ended."""
+    epochs = [entry for entry in entries if entry["kind"] == "epoch" and entry.get("train")]
+    shown = [name for name in MEASURES if epochs and name in epochs[-1]["train"]]
+    if not shown:
+        return None
+    figure = new_figure(6 * len(shown), 4)
+    figure.suptitle(title)
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, name in zip(panels, shown, strict=True):
+        _draw_measure(axes, name, entries, epochs)
+    return figure
+
+
+def _draw_measure(axes: Axes, name: str, entries: Entries, epochs: Entries) -> None:
+    """One panel: thin, the batches that were logged; thick, the epochs; dashed, the best of them."""
+    per_epoch = max(epochs[0]["step"] / epochs[0]["epoch"], 1)
+    steps = [entry for entry in entries if entry["kind"] == "step" and entry.get(name) is not None]
+    axes.plot([entry["step"] / per_epoch for entry in steps], [entry[name] for entry in steps], color=TRAINING,
+              alpha=0.25, linewidth=0.8, label="batch")  # fmt: skip
+    for subset, color in (("train", TRAINING), ("validation", VALIDATION)):
+        there = [entry for entry in epochs if entry.get(subset) and entry[subset].get(name) is not None]
+        axes.plot([entry["epoch"] for entry in there], [entry[subset][name] for entry in there], color=color,
+                  marker="o", markersize=3, label={"train": "training"}.get(subset, subset))  # fmt: skip
+    best = epochs[-1].get("best")
+    if best:
+        axes.axvline(best["epoch"], color=GREY, linestyle="--", label=f"best epoch: {best['epoch']}")
+        if best["epoch"] < epochs[-1]["epoch"]:
+            axes.axvspan(best["epoch"], epochs[-1]["epoch"], color=GREY, alpha=0.12, linewidth=0)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def draw_confusion(matrix: Sequence[Sequence[int]], title: str) -> Figure:
+    """A confusion matrix, rows labels and columns what was found; coloured by the share of the row."""
+    counts = np.asarray(matrix, dtype=np.int64)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = min(3.5 + 0.35 * len(counts), 12)
+    figure = new_figure(size + 0.8, size)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the label")
+    axes.set_title(title)
+    axes.set_xlabel("found")
+    axes.set_ylabel("label")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    if len(counts) <= MOST_NUMBERS:
+        axes.set_xticks(range(len(counts)))
+        axes.set_yticks(range(len(counts)))
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
+    return figure

@@ -1,0 +1,111 @@
+"""What a loop must remember to go on as if it had never stopped.
+
+In: figures of validations; the entry `loop` of a checkpoint. Out: `Record`, the validations so far, folded; `Memory`, with the
+epoch under way. Promise: plain values, whose JSON gives back the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from dgraph.config.schema import StopConfig, TrainConfig
+from dgraph.metric import Metrics
+
+HIGHER_IS_BETTER = ("accuracy", "top5", "r2")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The validation that was the best so far."""
+
+    step: int
+    epoch: int
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """The validations so far: the `best`; for early stopping the last values in the window (`recent`), the best mean over it
+    (`least`, of values whose sign makes less better), and for how many validations no mean was better (`waited`)."""
+
+    best: Best | None = None
+    recent: tuple[float, ...] = ()
+    least: float | None = None
+    waited: int = 0
+
+    def after(self, step: int, epoch: int, figures: Mapping[str, Any], config: TrainConfig) -> Record:
+        """The record with one validation more."""
+        best = self.best
+        if config.best in figures:
+            value = _less(config.best, figures[config.best])
+            if best is None or value < _less(best.metric, best.value):
+                best = Best(step, epoch, config.best, figures[config.best])
+        return replace(self._waiting(figures, config.stop), best=best)
+
+    def _waiting(self, figures: Mapping[str, Any], stop: StopConfig | None) -> Record:
+        if stop is None or stop.metric not in figures:
+            return self
+        recent = (*self.recent, _less(stop.metric, figures[stop.metric]))[-stop.window :]
+        if len(recent) < stop.window:
+            return replace(self, recent=recent)
+        mean = sum(recent) / len(recent)
+        if self.least is None or mean < self.least - stop.least:
+            return replace(self, recent=recent, least=mean, waited=0)
+        return replace(self, recent=recent, waited=self.waited + 1)
+
+    def stops(self, stop: StopConfig | None) -> bool:
+        """Whether there is nothing more to wait for."""
+        return stop is not None and self.waited >= stop.patience
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Record:
+        """From what `plain` gave."""
+        best = values["best"]
+        return Record(Best(**best) if best else None, tuple(values["recent"]), values["least"], values["waited"])
+
+
+def _less(metric: str, value: float) -> float:
+    """The value with the sign that makes less better."""
+    return -value if metric in HIGHER_IS_BETTER else value
+
+
+@dataclass
+class Memory:
+    """A loop between two steps.
+
+    `metrics` are those of the epoch under way; `record` the validations so far; `ended`: the last step ended an epoch, or the run
+    within one, and its validation is still to come; `before`: the record without the validation at a run's end within an epoch,
+    which does not count should the run go on; `seconds` are those of training.
+    """
+
+    metrics: Metrics
+    record: Record = Record()
+    before: Record | None = None
+    ended: bool = False
+    seconds: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "metrics": self.metrics.plain(),
+            "record": self.record.plain(),
+            "before": self.before.plain() if self.before is not None else None,
+            "ended": self.ended,
+            "seconds": self.seconds,
+        }
+
+    @staticmethod
+    def of(values: Mapping[str, Any], metrics: Metrics) -> Memory:
+        """From what `plain` gave (with no entries: of a run at its beginning) and empty metrics."""
+        if not values:
+            return Memory(metrics)
+        metrics.restore(values["metrics"])
+        before = Record.of(values["before"]) if values["before"] else None
+        return Memory(metrics, Record.of(values["record"]), before, values["ended"], values["seconds"])
