@@ -177,16 +177,67 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-@pytest.mark.parametrize("command", ["evaluate {} --checkpoint run", "train {} --resume run"])
-def test_a_damaged_checkpoint_is_refused(name, command, trained, folder, run):
+COMMANDS_OF_A_CHECKPOINT = [
+    "evaluate {} --checkpoint",
+    "predict {} --checkpoint",
+    "export {} out.onnx --checkpoint",
+    "train {} --resume",
+]
+
+
+def damaged(run_folder, name):
+    """Damages the newest checkpoint; the path of the file."""
     part, damage = BROKEN[name]
-    path = max(trained.glob(f"checkpoints/*/{part}"))
+    path = max(run_folder.glob(f"checkpoints/*/{part}"))
     path.write_bytes(damage(path.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("command", COMMANDS_OF_A_CHECKPOINT)
+def test_a_damaged_checkpoint_that_was_named_is_refused(name, command, trained, folder, run):
+    path = damaged(trained, name)
     before = sorted(trained.rglob("*"))
-    status, said = run(*command.replace("{}", f"{folder}/small.yaml").split())
+    status, said = run(*command.replace("{}", f"{folder}/small.yaml").split(), str(path.parent))
     assert (status, said.count("\n")) == (4, 1)
     assert said.startswith(f"error: {path}")
+    assert sorted(trained.rglob("*")) == before
+    assert not Path("out.onnx").exists()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("command", COMMANDS_OF_A_CHECKPOINT)
+def test_of_a_run_the_one_before_the_damaged_is_used(name, command, trained, folder, run):
+    path = damaged(trained, name)
+    status, said = run(*command.replace("{}", f"{folder}/small.yaml").split(), "run")
+    assert (status, said.count("\n")) == (0, 1)
+    assert said.startswith(f"warning: {path}")
+    assert said.endswith("; going by step-000001\n")
+
+
+def test_a_run_of_which_nothing_is_sound_is_refused(trained, folder, run):
+    path = damaged(trained, "half a shard")
+    (trained / "checkpoints/step-000001/index.json").unlink()
+    status, said = run("train", f"{folder}/small.yaml", "--resume", "run")
+    assert (status, said.count("\n")) == (4, 1)
+    assert said.startswith(f"error: {path}: ")
+    assert said.endswith("none of the 2 checkpoints is sound)\n")
+
+
+@pytest.mark.parametrize(("words", "status", "text"), [
+    ("train {} --run run", 2, "error: run holds a run (--resume run goes on with it; or name another folder)"),
+    ("train {} --run run --resume run --set seed=1", 4, "trained with another seed (when a run goes on, these may change: all of"),
+    ("train {} --resume run --set data.batch=2", 4, "trained with another data.batch (when"),
+    ("train {} --resume run --set layers.l.nonlinearity=relu", 4, "trained with another layers.l (when"),
+    ("train {} --smoke --resume run", 2, "error: --smoke goes without --resume"),
+    ("export {} out.onnx --best", 2, "error: --best goes with --checkpoint"),
+    ("evaluate {} --checkpoint run --best", 4, "it names no best checkpoint (the best is told by validations; see train.best)"),
+])  # fmt: skip
+def test_what_does_not_go_with_a_run(words, status, text, trained, folder, run):
+    before = sorted(trained.rglob("*"))
+    left, said = run(*words.replace("{}", f"{folder}/small.yaml").split())
+    assert (left, said.count("\n")) == (status, 1), said
+    assert text in said
     assert sorted(trained.rglob("*")) == before
 
 
