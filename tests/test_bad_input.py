@@ -1,5 +1,6 @@
 """Whatever a user may get wrong gives one line on stderr, the right exit status, no traceback, and leaves nothing behind."""
 
+import gzip
 import io
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from dgraph.cli.main import main
 from dgraph.runtime.launch import LaunchError, find_mpiexec
+from tests.files import idx_bytes
 from tests.test_config import BAD, arguments
 
 CASES = sorted(path.stem for path in BAD.glob("*.yaml"))
@@ -76,6 +78,20 @@ ARCHIVES = {
 }
 
 
+FILES = {
+    "data_idx_labels": idx_bytes(np.arange(6, dtype=np.uint8) % 4),
+    "data_idx_sound": idx_bytes(np.zeros((6, 5, 5), np.uint8)),
+    "data_idx_magic": b"\x89PNG\r\n",
+    "data_idx_gz": gzip.compress(idx_bytes(np.arange(150, dtype=np.uint8).reshape(6, 5, 5)))[:-20],
+    "data_idx_count": idx_bytes(np.zeros((7, 5, 5), np.uint8)),
+    "data_cifar_size": bytes(3073 * 3 + 17),
+    "data_csv_cell": b"length,width,kind\n1,2,a\n3,wide,b\n5,6,a\n",
+    "data_image_text/ant/1.png": b"not a picture",
+    "data_image_empty/ant/notes.txt": b"not a picture",
+    "data_face_name/24_0_20170116.jpg": b"not looked at",
+}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The bad configs, a good one, and the archives that they name."""
@@ -84,6 +100,9 @@ def folder(tmp_path_factory):
         shutil.copy(path, target)
     for name, content in ARCHIVES.items():
         (target / f"{name}.npz").write_bytes(content)
+    for name, content in FILES.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content)
     (target / "data_folder.npz").mkdir()
     (target / "small.yaml").write_text(SMALL)
     (target / "square.yaml").write_text(SMALL.replace("p: auto", "p: 2, q: 2"))

@@ -157,7 +157,52 @@ def test_a_table_reads_as_it_says():
     assert (data.shape, data.label_shape, data.classes, data.samples) == ((2,), None, None, None)
 
 
-@pytest.mark.parametrize("text", [REFERENCE, EVERYTHING, TABLE])
+FILES = """
+data:
+  source: idx
+  path: [images.gz, more/images]
+  labels: [/labels.gz, more/labels]
+  sets: {test: {path: t, labels: u}}
+  batch: 4
+layers: [{name: unit, linear: {features: 2}}]
+train: {optimizer: {sgd: {rate: 1}}, steps: 1}
+"""
+COLUMNS = """
+data: {source: csv, path: a.csv, label: [kind, -1], columns: [a, 0], header: false, delimiter: "\\t", batch: 4}
+layers: [{name: unit, linear: {features: 2}}]
+train: {optimizer: {sgd: {rate: 1}}, steps: 1}
+"""
+FACES = """
+data:
+  {source: utkface, path: faces, label: age, bounds: [10, 25.5], channels: 1, size: [64, 48], batch: 4,
+   sets: {validation: {path: v}, test: {path: t}}}
+layers: [{name: unit, linear: {features: 2}}]
+train: {optimizer: {sgd: {rate: 1}}, steps: 1}
+"""
+
+
+def test_files_read_as_they_say():
+    data = parse_config(FILES, "some/dir/file.yaml").data
+    here = Path("some/dir").absolute()
+    assert data.path == (str(here / "images.gz"), str(here / "more/images"))
+    assert data.labels == ("/labels.gz", str(here / "more/labels"))
+    assert data.sets == {"test": {"path": str(here / "t"), "labels": str(here / "u")}}
+    assert (data.shares.train, data.shares.validation, data.shares.test) == (
+        pytest.approx(0.875),
+        pytest.approx(0.125),
+        0,
+    )
+    other = parse_config(FILES, "some/dir/file.yaml", ["data.sets.test.path=here", "data.shares={train: 1}"]).data
+    assert other.sets["test"]["path"] == str(Path("here").absolute())
+    assert dataclasses.astuple(other.shares) == (1, 0, 0)
+    data = parse_config(COLUMNS).data
+    assert (data.label, data.columns, data.header, data.delimiter) == (("kind", -1), ("a", 0), False, "\t")
+    data = parse_config(FACES).data
+    assert (data.label, data.bounds, data.channels, data.size) == ("age", (10, 25.5), 1, (64, 48))
+    assert dataclasses.astuple(data.shares) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("text", [REFERENCE, EVERYTHING, TABLE, FILES, COLUMNS, FACES])
 def test_a_resolved_config_loads_back_equal(text):
     config = parse_config(text)
     plain = config.resolved()

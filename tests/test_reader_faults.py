@@ -10,11 +10,11 @@ import pytest
 
 from dgraph.data import DataSpec, describe, open_source
 from dgraph.error import ConfigError, DataError, DgraphError
+from tests.files import idx_bytes
 from tests.test_readers import (
     Image,
     csv_spec,
     h5py,
-    idx_bytes,
     save,
     write_hdf5,
     write_hdf5_gzip,

@@ -1,7 +1,6 @@
 """Readers of files: any rect of any samples is that of the array that was written, and no more than it is read."""
 
 import gzip
-import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +12,12 @@ from hypothesis import strategies as st
 from dgraph.data import DataSpec, Description, describe, open_source, subset
 from dgraph.error import DataError
 from dgraph.rect import Rect
+from tests.files import IDX, idx_bytes
 from tests.test_source import everything, parts
 
 h5py = pytest.importorskip("h5py")
 Image = pytest.importorskip("PIL.Image")
 datasets = pytest.importorskip("sklearn.datasets")
-IDX = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
-
-
-def idx_bytes(array):
-    """An array as an IDX file has it."""
-    code = IDX[array.dtype.str[1:]]
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
-    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
 def write_idx(folder, x, y):
