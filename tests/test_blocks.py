@@ -391,7 +391,7 @@ REFUSED = {
     "each": (
         "{name: s, block: b, repeat: 3, each: {f: [relu, tanh]}}",
         "\n  b: {parameters: {f: }, layers: [{name: c, nonlinearity: $f}]}",
-        ":7:46: error: layers.s.0.each.f must be a list of 3, not a list of 2 (one value a copy)",
+        ":7:46: error: layers.s.each.f must be a list of 3, not a list of 2 (one value a copy)",
     ),
     "input and inputs": (
         "{name: s, block: {unit: {channels: 3}}, input: data, inputs: [data]}",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dgraph.error import RunError
 from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.connect import choose_library, connect
 from dgraph.runtime.environment import RANKS, THREAD_VARIABLES, Launched, launched, set_threads, thread_share
@@ -106,6 +107,16 @@ def test_a_rank_does_not_start_ranks(monkeypatch):
 
 def test_without_a_launcher_there_is_one_rank():
     assert isinstance(connect(None), OneRank)
+
+
+@pytest.mark.parametrize("status", [9, 137])
+def test_a_killed_rank_is_told(status, tmp_path, monkeypatch):
+    monkeypatch.delenv(RANKS, raising=False)
+    mpiexec = tmp_path / "mpiexec"
+    mpiexec.write_text(f"#!/bin/sh\nexit {status}\n")
+    mpiexec.chmod(0o755)
+    with pytest.raises(RunError, match="a rank was ended by SIGKILL"):
+        launch(2, (), mpiexec)
 
 
 def test_boxes_about_an_abort_are_left_out():

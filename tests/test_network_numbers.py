@@ -72,6 +72,10 @@ def test_resnet20_has_the_270_thousand_of_its_paper():
     assert round(summary("resnet20_cifar").parameters, -4) == 270_000
 
 
+def test_cosmoflow_has_the_9_44_million_of_its_paper():
+    assert round(summary("cosmoflow").parameters, -4) == 9_440_000
+
+
 def test_the_unet_has_the_parameters_of_its_paper():
     """There, 19,069,955: convolutions with a bias, batch norms without scale and shift, transposed convolutions without a bias."""
     norms, biases, transposed = 2 * FEATURES_OF_THE_UNET, FEATURES_OF_THE_UNET, 512 + 256 + 128

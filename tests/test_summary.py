@@ -93,7 +93,7 @@ def test_the_command(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert exit_.value.code == 0
     summary = summarize(parse_config(TEXT), 1)
-    assert lines[0] == "small: outputs of a batch of 4, multiply-accumulates of one sample"
+    assert lines[0] == "small: outputs of a batch of 4, multiply-accumulates (macs) of one sample"
     assert lines[3].split()[:3] == ["stage", "4", "layers"]
     assert lines[-2].split()[:3] == ["total", f"{summary.parameters:,}", f"{summary.macs:,}"]
     told = json.loads(lines[-1])

@@ -133,6 +133,17 @@ def test_a_loss_that_is_not_finite_names_the_first_node(mesh):
     assert "out.linear1.output, rank 0" in raised.value.hint
 
 
+def test_a_loss_of_what_are_no_probabilities_says_so():
+    binary = (
+        "{name: l, linear: {features: 1}, split: {N: [y, x]}}",
+        "{name: out, binary_cross_entropy: {}}",
+    )
+    text = config_text(binary, "{y: 1, x: 1}", classes=2)
+    with pytest.raises(RunError, match=r"the first node .* is out\.binary_cross_entropy ") as raised:
+        run(program(text), lambda worker: train(worker, silent()))
+    assert "its input must hold probabilities, unless logits: true" in raised.value.hint
+
+
 def test_ranks_with_other_plans_do_not_start():
     made = [program(config_text(SPATIAL), [f"seed={seed}"]) for seed in (0, 0, 1, 0)]
     with pytest.raises(RunError, match=r"ranks \[2\] planned something else than rank 0"):

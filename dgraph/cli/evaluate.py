@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from dgraph.cli.line import result_line, shown
+from dgraph.cli.line import confusion_text, measured_text, result_line
 from dgraph.cli.option import confusion_option, start_ranks
 from dgraph.cli.session import measuring, trained
 
@@ -23,7 +23,9 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     with trained(config, overrides, checkpoint, best) as worker:
         result = worker.evaluate(subset, confusion).result()
         if worker.communicator.rank == 0:
-            print(f"{subset}: {shown(result)}  ({result['samples']} samples)")
+            print(measured_text(subset, result))
+            if "confusion" in result:
+                print(confusion_text(result["confusion"]))
             if as_json:
                 result_line({"subset": subset, **result})
     return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -28,13 +28,31 @@ def result_line(result: Mapping[str, Any]) -> None:
 
 FIGURES: Mapping[str, str] = {"loss": ".4f", "accuracy": ".4f", "rmse": ".4g", "mae": ".4g", "r2": ".4f"}
 """The figures that lines show, in this order, and their formats."""
+ALL_FIGURES: Mapping[str, str] = {**FIGURES, "top5": ".4f"}
+"""Those of the end of a training, and of an evaluation."""
+MOST_COLUMNS = 30
+"""A confusion matrix of more classes is for programs alone."""
 
 
-def shown(result: Mapping[str, Any], between: str = "  ") -> str:
+def shown(result: Mapping[str, Any], between: str = "  ", figures: Mapping[str, str] = FIGURES) -> str:
     """The figures of a result; those of several heads behind."""
-    text = between.join(f"{name} {result[name]:{form}}" for name, form in FIGURES.items() if name in result)
-    heads = "; ".join(f"{name}: {shown(one, ' ')}" for name, one in result.get("heads", {}).items())
+    text = between.join(f"{name} {result[name]:{form}}" for name, form in figures.items() if name in result)
+    heads = "; ".join(f"{name}: {shown(one, ' ', figures)}" for name, one in result.get("heads", {}).items())
     return f"{text}{between}[{heads}]" if heads else text
+
+
+def measured_text(subset: str, result: Mapping[str, Any]) -> str:
+    """All figures of a subset in one line."""
+    return f"{subset}: {shown(result, figures=ALL_FIGURES)}  ({result['samples']} samples)"
+
+
+def confusion_text(confusion: Sequence[Sequence[int]]) -> str:
+    """A confusion matrix in lines: a row a label, a column a class that was found."""
+    if len(confusion) > MOST_COLUMNS:
+        return f"a confusion matrix of {len(confusion)} classes: --json gives it"
+    width = max(len(str(count)) for row in confusion for count in (*row, len(confusion) - 1))
+    lines = [("label \\ found", range(len(confusion))), *enumerate(confusion)]
+    return "\n".join("  ".join([f"{label:>13}", *(f"{count:>{width}}" for count in row)]) for label, row in lines)
 
 
 def as_time(seconds: float) -> str:

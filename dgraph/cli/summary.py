@@ -13,7 +13,7 @@ from dgraph.config import load_config
 from dgraph.rect import dim_text
 from dgraph.summary import summarize
 
-COLUMNS = ["layer", "kind", "output", "parameters", "multiply-accumulates", "bytes of parameters", "bytes of output"]
+COLUMNS = ["layer", "kind", "output", "parameters", "macs", "parameter bytes", "output bytes"]
 
 
 @click.command("summary")
@@ -31,7 +31,7 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     ]  # fmt: skip
     total = ("total", "", "", f"{summary.parameters:,}", f"{summary.macs:,}", as_bytes(summary.parameter_nbytes), "")
     table(
-        f"{summary.name}: outputs of a batch of {summary.batch}, multiply-accumulates of one sample",
+        f"{summary.name}: outputs of a batch of {summary.batch}, multiply-accumulates (macs) of one sample",
         COLUMNS,
         [*rows, total],
     )

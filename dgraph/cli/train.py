@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from dgraph.cli.line import Progress, as_bytes, result_line, shown
+from dgraph.cli.line import Progress, as_bytes, confusion_text, measured_text, result_line
 from dgraph.cli.option import config_argument, confusion_option, json_option, ranks_option, set_option, start_ranks
 from dgraph.config import Config, load_config
 from dgraph.error import DgraphError
@@ -73,7 +73,7 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
         if communicator.rank == 0:
             if pictures and result["stopped"] != "asked":
                 _pictures(loaded, folder.path, result, folder.metrics())
-            _say(result | {"run": str(folder.path)}, as_json)
+            _say(result | {"run": str(folder.path)}, as_json, bool(confusion))
         return STATUS if result["stopped"] == "asked" else 0
 
 
@@ -151,11 +151,13 @@ def _pictures(config: Config, folder: Path, result: Mapping[str, Any], entries: 
     return [*drawn]
 
 
-def _say(result: Mapping[str, Any], as_json: bool) -> None:
+def _say(result: Mapping[str, Any], as_json: bool, confusion: bool) -> None:
     for name in ("train", "validation", "test"):
         found = result[name]
         if found:
-            print(f"{name}: {shown(found)}  ({found['samples']} samples)")
+            print(measured_text(name, found))
+    if confusion and result["test"]:
+        print(confusion_text(result["test"]["confusion"]))
     best = result["best"]
     if best:
         print(f"best validation: {best['metric']} {best['value']:.4g} in epoch {best['epoch']}, step {best['step']}")

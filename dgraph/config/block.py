@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from dgraph.config.kind import KINDS
 from dgraph.config.layer import read_name, takes
 from dgraph.config.path import Override, item_name, override, reach
 from dgraph.config.reader import Key, below, boolean, entries, fault, nearest, record
@@ -65,6 +66,8 @@ def expand_blocks(tree: Tree) -> tuple[Tree, Mapping[str, str]]:
             expansion.write_all(layers.value, expansion.outside, Tree("data", layers.place))
         except ConfigError as error:
             raise error.within(expansion.origin) from None
+        if layers.value and not expansion.layers:
+            raise ConfigError("no layer is left", "when, unless and repeat: 0 leave all of them out", layers.place)
         kept["layers"] = Tree(expansion.layers, layers.place)
     return Tree(kept, tree.place, tree.keys), MappingProxyType(expansion.origins)
 
@@ -148,6 +151,9 @@ class _Expansion:
     def _layer(self, entry: Tree, name: str, inputs: list[Tree], scope: Scope) -> Tree:
         """Appends a layer with all its values."""
         given = entry.value if isinstance(entry.value, dict) else {}
+        for key in ("each", "first", "last"):
+            if key in given:
+                raise ConfigError(f"layers.{name}.{key} does not go with a layer", "only with block", entry.keys[key])
         values = {"name": Tree(name, given.get("name", entry).place)}
         keys = {"name": entry.place, **entry.keys}
         for key, value in given.items():
@@ -171,6 +177,7 @@ class _Expansion:
     def _instance(self, entry: Tree, name: str, inputs: list[Tree], scope: Scope, which: tuple[int, int]) -> Tree:
         """Writes out the layers of a block; its output."""
         path = f"layers.{name}"
+        _refuse_layer_keys(entry, path)
         given = record(entry, path, _KEYS)
         if given["input"] and given["inputs"]:
             raise ConfigError(f"{path} has both input and inputs", "one of them", given["input"].place)
@@ -182,7 +189,8 @@ class _Expansion:
             raise ConfigError(
                 f"blocks are nested more than {DEPTH} deep", "no network needs that", given["block"].place
             )
-        arguments |= _varied(block, given, scope, which, path)
+        said = f"layers.{scope.prefix}{given['name'].value}" if given["name"] else path
+        arguments |= _varied(block, given, scope, which, said)
         inherited = {key: (entry.keys[key], scope.substitute(given[key])) for key in INHERITED if given[key]}
         inner = Scope(
             names=block.names,
@@ -245,6 +253,15 @@ class _Expansion:
         return name
 
 
+def _refuse_layer_keys(entry: Tree, path: str) -> None:
+    """Raises at what an instance says as if it were a layer."""
+    for key, place in entry.keys.items():
+        if key in KINDS or key == "affine":
+            raise ConfigError(f"{path} is both block and {key}", "a layer has one kind", place)
+        if key in ("norm", "nonlinearity"):
+            raise ConfigError(f"{path}.{key} does not go with block", "say it in a layer of the block", place)
+
+
 def _wanted(given: Mapping[str, Tree], scope: Scope, path: str) -> bool:
     """Whether `when` and `unless` let an entry stand."""
     asked = {key: boolean(scope.follow(given[key])[0], below(path, key)) for key in ("when", "unless") if key in given}
@@ -284,7 +301,8 @@ def _varied(block: Block, given: Mapping[str, Tree], scope: Scope, which: tuple[
     for name, (tree, where) in (_given(block, given["each"], scope) if given["each"] else {}).items():
         values, where = where.follow(tree)
         if not isinstance(values.value, list) or len(values.value) != count:
-            raise fault(values, f"{path}.each.{name}", f"a list of {count}", "one value a copy")
+            wanted = f"a list of {count}" if isinstance(values.value, list) else "a list"
+            raise fault(values, f"{path}.each.{name}", wanted, "one value a copy")
         varied[name] = (values.value[k], where)
     for key, there in (("first", k == 0), ("last", k == count - 1)):
         if given[key] and there:

@@ -64,11 +64,12 @@ _FILTER = {
     "dilation": _ONE,
     "groups": Key(_COUNT, 1),
 }
+_NORM = {**_plain("epsilon"), "affine": Key(boolean, NOT_SAID)}
 NORMS: Mapping[str, Keys] = {
-    "batch": _plain("momentum", "epsilon", "affine"),
-    "layer": _plain("epsilon", "affine"),
-    "group": _plain("groups", "epsilon", "affine"),
-    "instance": _plain("epsilon", "affine"),
+    "batch": {**_plain("momentum"), **_NORM},
+    "layer": _NORM,
+    "group": {**_plain("groups"), **_NORM},
+    "instance": _NORM,
 }
 NORM_KINDS: Mapping[str, str] = {f"{name}_norm": name for name in NORMS}
 """Kind of layer -> norm."""

@@ -125,7 +125,7 @@ def _check_classes(data: DataConfig, layers: tuple[LayerConfig, ...], config: Co
     for layer in layers:
         classes = layer.attributes.get("classes") if layer.kind == "softmax" else None
         if classes is not None and data.classes is not None and classes < data.classes:
-            what = f"layer {layer.name} has {classes} classes, the data has {data.classes}"
+            what = f"layer {layer.name} has {classes} class{'es' * (classes != 1)}, the data has {data.classes}"
             place = config.place(f'layers."{layer.name}".softmax.classes')
             raise ConfigError(what, "every class of the data needs one", place)
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from dgraph.config.path import item_name
 from dgraph.config.source import Tree, quote, show
+from dgraph.config.word import ELSEWHERE, plain
 from dgraph.error import ConfigError
 
 T = TypeVar("T")
@@ -43,7 +44,8 @@ def fault(tree: Tree, path: str, wanted: str, hint: str = "") -> ConfigError:
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint: which of the known words may have been meant."""
     words = tuple(known)
-    close = difflib.get_close_matches(word, words, 1)
+    close = [here for here in ELSEWHERE.get(plain(word), ()) if here in words]
+    close = close or difflib.get_close_matches(word, words, 1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(words)}"
 
 

@@ -78,7 +78,8 @@ class Op:
     (outer, inner) where a dimension is `outer * extent(inner) + inner`; labels in `uncut` may never be cut, with the
     reason why; `many` are input ports that stand for a family `port0, port1, ...`; `states` are input ports joined to tensors
     that training follows; `proportional`: cuts follow an input in proportion where a label is longer than the input's
-    dimension; `attributes` gives every attribute's check and default (see `dgraph.ops.attribute`); `flops` is the arithmetic
+    dimension; `attributes` gives every attribute's check and default (see `dgraph.ops.attribute`); `domain` is what
+    its input must hold, where not every number will do; `flops` is the arithmetic
     of one point of the iteration space; `traced` are the lines of a trace: (key, port), and `shown` the names of ports in
     it where they are not the ports' own.
     """
@@ -100,6 +101,7 @@ class Op:
     uncut: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     gradient: Gradient | None = None
     loss: str | None = None
+    domain: str = ""
     flops: int = 1
     traced: tuple[tuple[str, str], ...] = (("result_dim", "output"), ("dist_result", "output"))
     traced_gradient: tuple[tuple[str, str], ...] | None = None

@@ -22,6 +22,7 @@ from dgraph.ops.label import (
     window_extents,
     window_labels,
     window_map,
+    windowed_of,
 )
 
 
@@ -29,7 +30,7 @@ def tiled_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     """A filter of its own for every position, shared by the places of a tile:
     `out[n, o, g*T + t] = sum over c, i of in[n, c, g*s + i] * filters[o, t, c, i, g]` in every spatial dimension."""
     n, c, *extents = dims["input"]
-    count = spatial_of(dims["input"])
+    count = windowed_of(dims["input"])
     size, stride, tile, channels = (attributes[key] for key in ("size", "stride", "tile", "channels"))
     ones, zeros = (1,) * count, (0,) * count
     g, t, i = position_labels(count), tile_labels(count), window_labels(count)
@@ -66,7 +67,7 @@ def conv_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     """`out[n, o, h] = sum over c, i of in[n, c, h*s + i*d - p] * filters[o, c, i]` in every spatial dimension; with
     groups, o and c run within their group g."""
     n, c, *extents = dims["input"]
-    count = spatial_of(dims["input"])
+    count = windowed_of(dims["input"])
     size, stride, dilation, padding = (attributes[key] for key in ("size", "stride", "dilation", "padding"))
     channels, groups = attributes["channels"], attributes["groups"]
     out, inner = _per_group(channels, c, groups)
@@ -97,7 +98,7 @@ def conv_transpose_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Ac
     """`out[n, o, h*s + i*d - p] += in[n, c, h] * filters[c, o, i]` in every spatial dimension: the gradient of a convolution by its
     input, as a forward op; with groups, c and o run within their group g. What no window reaches is zero."""
     n, c, *extents = dims["input"]
-    count = spatial_of(dims["input"])
+    count = windowed_of(dims["input"])
     size, stride, dilation, padding = (attributes[key] for key in ("size", "stride", "dilation", "padding"))
     channels, groups = attributes["channels"], attributes["groups"]
     out, inner = _per_group(channels, c, groups)

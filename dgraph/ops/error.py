@@ -37,7 +37,7 @@ def error_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     )
 
 
-def _loss(name: str, attributes: Mapping[str, Attribute] = EMPTY, flops: int = 3) -> Op:
+def _loss(name: str, attributes: Mapping[str, Attribute] = EMPTY, flops: int = 3, domain: str = "") -> Op:
     return Op(
         name=name,
         access=error_access,
@@ -45,6 +45,7 @@ def _loss(name: str, attributes: Mapping[str, Attribute] = EMPTY, flops: int = 3
         attributes={**attributes, "weight": WEIGHT},
         gradient=Gradient(reads=("input", "labels"), of=("input",)),
         loss="output",
+        domain=domain,
         flops=flops,
         traced_gradient=(("result_dim", "output"), ("dist_result", "input.delta")),
     )
@@ -58,7 +59,9 @@ ABSOLUTE_ERROR = _loss("absolute_error")
 """The mean over all elements of |x - t|."""
 HUBER = _loss("huber", {"delta": positive(1.0)}, 4)
 """The mean over all elements of e^2 / 2 where |e| <= delta, else delta * (|e| - delta / 2), with e = x - t (Huber 1964)."""
-BINARY_CROSS_ENTROPY = _loss("binary_cross_entropy", {"logits": flag(False)}, 8)
+BINARY_CROSS_ENTROPY = _loss(
+    "binary_cross_entropy", {"logits": flag(False)}, 8, "probabilities, unless logits: true says that it holds scores"
+)
 """The mean over all elements of -t log p - (1 - t) log(1 - p); p is the input (logarithms are cut off at -100), or its logistic."""
 PERCEPTRON = _loss("perceptron")
 """The mean over samples of the sum of (H(x) - t) x, where H(x) is 1 for x > 0, else 0: what the scores on the wrong side of 0 lack

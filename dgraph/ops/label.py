@@ -63,6 +63,14 @@ def spatial_of(dim: Dim) -> int:
     return len(dim) - 2
 
 
+def windowed_of(dim: Dim) -> int:
+    """How many spatial dimensions a tensor has in which windows lie; ConfigError where there are none."""
+    count = spatial_of(dim)
+    if not count:
+        raise ConfigError(f"a tensor of dim {list(dim)} cannot be an input here", "wanted are spatial dimensions")
+    return count
+
+
 def window_map(outer: tuple[str, ...], inner: tuple[str, ...], stride: tuple[int, ...],
                dilation: tuple[int, ...], before: tuple[int, ...]) -> Map:  # fmt: skip
     """`outer * stride + inner * dilation - before`, for every spatial dimension."""

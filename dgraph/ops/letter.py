@@ -80,7 +80,13 @@ def _range(value: Any, spatial: int) -> Range | None:
 
 
 def _margin(value: Any, spatial: int) -> Margin | None:
-    return None if value is None else PADDING.read([value], 1)[0]
+    if value is None:
+        return None
+    try:
+        margins: tuple[Margin, ...] = PADDING.read([value], 1)
+        return margins[0]
+    except ValueError:
+        raise ValueError("an integer >= 0, or [before, after] of such") from None
 
 
 def _margins(value: Any, spatial: int) -> tuple[Margin, ...] | None:

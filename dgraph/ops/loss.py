@@ -73,6 +73,7 @@ NEGATIVE_LOG_LIKELIHOOD = Op(
     uncut=WHOLE_SAMPLE,
     gradient=Gradient(reads=("input", "labels"), of=("input",)),
     loss="output",
+    domain="probabilities",
     traced_gradient=(("result_dim", "output"), ("dist_result", "input.delta")),
 )
 

@@ -12,13 +12,21 @@ from dgraph.error import ConfigError
 from dgraph.graph.access import Space
 from dgraph.graph.node import Access, Attributes, Dim, Gradient, Op
 from dgraph.ops.attribute import COUNTS, DILATION, PADDING, POOL_STRIDE, flag
-from dgraph.ops.label import labels_map, spatial_labels, spatial_of, window_extents, window_labels, window_map
+from dgraph.ops.label import (
+    labels_map,
+    spatial_labels,
+    spatial_of,
+    window_extents,
+    window_labels,
+    window_map,
+    windowed_of,
+)
 
 
 def pool_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     """`out[n, c, h] = f over i of in[n, c, h*s + i*d - p]` in every spatial dimension; the stride is the size unless given."""
     n, c, *extents = dims["input"]
-    count = spatial_of(dims["input"])
+    count = windowed_of(dims["input"])
     size, padding = attributes["size"], attributes["padding"]
     stride, dilation = attributes["stride"] or size, attributes["dilation"]
     windows = _windows(tuple(extents), size, stride, dilation, padding, attributes["ceil"])

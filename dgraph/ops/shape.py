@@ -12,7 +12,7 @@ from dgraph.error import ConfigError
 from dgraph.graph.access import Affine, Map, Space, label
 from dgraph.graph.node import Access, Attribute, Attributes, Dim, Gradient, Op
 from dgraph.ops.attribute import COUNTS, number
-from dgraph.ops.label import dimension_labels, labels_map, spatial_labels, spatial_of, tile_labels, window_labels
+from dgraph.ops.label import dimension_labels, labels_map, spatial_labels, tile_labels, window_labels, windowed_of
 from dgraph.ops.letter import ALL_MARGINS, MARGINS, RANGES, given, letters_of, permutation
 
 
@@ -72,9 +72,7 @@ def upsample_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
     """`out[n, c, h * scale + t] = in[n, c, h]`, or for `linear` the sum over i in 0, 1, 2 of `weight[t, i] * in[n, c, h + i - 1]`,
     in every spatial dimension. H of a split cuts the input's rows, so that the result is cut at multiples of the scale."""
     n, c, *extents = dims["input"]
-    count = spatial_of(dims["input"])
-    if not count:
-        raise ConfigError(f"a tensor of dim {[n, c]} cannot be an input here", "wanted are spatial dimensions")
+    count = windowed_of(dims["input"])
     scale = attributes["scale"]
     h, t = spatial_labels(count), tile_labels(count)
     i = window_labels(count) if attributes["mode"] == "linear" else ()

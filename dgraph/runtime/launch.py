@@ -17,13 +17,15 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from dgraph.error import DgraphError
+from dgraph.error import DgraphError, RunError
 from dgraph.runtime.environment import RANKS, die_with_parent
 
 DGRAPH = (sys.executable, "-m", "dgraph")
 _SONAMES = {"mpich": "libmpi.so.12", "intel": "libmpi.so.12", "openmpi": "libmpi.so.40"}
 _NAMES = (("Open MPI", "openmpi"), ("OpenRTE", "openmpi"), ("Intel", "intel"), ("HYDRA", "mpich"), ("MPICH", "mpich"))
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_KILLED = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS)
+"""Signals of which a rank cannot tell; launchers give their number, or 128 more, as the status."""
 _BOX = b"-" * 70
 _KNOWN = (b"MPI_ABORT was invoked", b'"abort"', b"Exit code:    75\n")
 """What ranks have told already, better: that one aborted, or that a run was asked to stop (`dgraph.runtime.stop`)."""
@@ -120,7 +122,8 @@ def launch(ranks: int, arguments: Sequence[str], mpiexec: Path | None = None, pr
     """Run `program *arguments` on `ranks` ranks of this machine; the exit status of the job.
 
     `stoppable`: the ranks take SIGTERM and SIGUSR1 alike, as a wish to save and leave.
-    Raises LaunchError where there is no MPI, or where this process is a rank already.
+    Raises LaunchError where there is no MPI, or where this process is a rank already, and RunError where a rank was killed, for
+    it could not tell.
     """
     if RANKS in os.environ:
         raise LaunchError("a rank cannot start ranks", f"{RANKS} is set: this process was started by dgraph")
@@ -137,4 +140,7 @@ def launch(ranks: int, arguments: Sequence[str], mpiexec: Path | None = None, pr
         if child.stderr is not None:
             _relay(child.stderr, sys.stderr.buffer)
         status = child.wait()
+    killed = next((number for number in _KILLED if status in (number, 128 + number)), None)
+    if killed is not None:
+        raise RunError(f"a rank was ended by {killed.name}", "from outside, or because memory ran out")
     return status if status >= 0 else 128 - status

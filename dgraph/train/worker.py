@@ -21,6 +21,7 @@ from dgraph.data import Batch, Batches, DataSpec, Feeder, Places, Source, fill, 
 from dgraph.error import RunError
 from dgraph.kernels.call import Array
 from dgraph.metric import MOST_CLASSES, Confusion, Head, Metrics, batch_values, heads_of
+from dgraph.ops import OPS
 from dgraph.program import Program, data_place, data_spec
 from dgraph.runtime.cause import warn
 from dgraph.runtime.communicator import Communicator
@@ -181,9 +182,10 @@ class Worker:
         if culprit is None:
             return RunError(f"the loss is not finite at step {self.step}", "no forward tensor holds the cause any more")
         _, node, tensor, rank = culprit
+        domain = OPS[self.program.graph.ops[node].op].domain
         return RunError(
             f"the loss is not finite at step {self.step}: the first node with a NaN or infinity is {node}",
-            f"tensor {tensor}, rank {rank}; try a smaller rate",
+            f"tensor {tensor}, rank {rank}; {f'its input must hold {domain}' if domain else 'try a smaller rate'}",
         )
 
     # --- checkpoints
