@@ -188,7 +188,7 @@ def extras(draft, kind, dim):
     letters = "".join(draft.draw(st.lists(st.sampled_from(letters_of(len(dim))), unique=True)))
     affine = {"scale": draft.pick(True, False), "bias": draft.pick("all", "none", "C", letters or "C")}
     if kind == "affine":
-        keys.append(f"affine: {named({**affine, 'scale': True})}")
+        keys.append(f"affine: {named({**affine, 'scale': draft.pick(True, letters or 'C')})}")
     elif kind in FILTERS and draft.now_and_then():
         keys.append(f"affine: {named(affine)}")
     if kind == "nonlinearity" or draft.now_and_then(2):

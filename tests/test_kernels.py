@@ -35,6 +35,7 @@ CASES = [
     ("affine", {"bias": "C"}, (2, 3, 4, 5)),
     ("affine", {"bias": "CHW"}, (3, 2, 4, 5)),
     ("affine", {"bias": ""}, (2, 3, 4)),
+    ("affine", {"bias": "C", "scale": "CW"}, (2, 3, 4, 5)),
     ("affine", {"bias": "NDW"}, (2, 2, 2, 3, 2)),
     ("max_pool", {"size": 2}, (2, 3, 4, 6)),
     ("max_pool", {"size": 3, "stride": 2, "padding": 1}, (2, 1, 7, 6)),
@@ -335,7 +336,7 @@ def test_not_a_number_is_never_correct():
 def test_sums_of_many_elements_are_sound():
     """Naive float32 sums of ones stop at 2**24."""
     side = 4200
-    access = OPS["affine"].access({"bias": "C"}, {"input": (1, 1, side, side)})
+    access = OPS["affine"].access({"bias": "C", "scale": ""}, {"input": (1, 1, side, side)})
     whole = Rect.whole((1, 1, side, side))
     rects = {"output.delta": whole, "input": whole, "a.delta": Rect.whole((1,)), "b.delta": Rect.whole((1, 1, 1, 1))}
     call = Call("affine", True, {"bias": "C"}, access, whole, rects, frozenset(), "float32")

@@ -78,7 +78,8 @@ def test_affine_is_that_of_torch(data):
     def function(input, a=1, b=0):
         return a * input + b
 
-    compare(data, "affine", {"bias": some_letters(data, dim)}, {"input": dim}, function, without=without)
+    spans = {"bias": some_letters(data, dim), "scale": some_letters(data, dim)}
+    compare(data, "affine", spans, {"input": dim}, function, without=without)
 
 
 @settings(max_examples=200, deadline=None)

@@ -72,13 +72,25 @@ def _said(values: Mapping[str, Any]) -> Attributes:
 
 
 def _read_bias(tree: Tree, path: str) -> str:
+    return "none" if tree.value == "none" else _read_letters(tree, path, "letters such as CHW, all or none")
+
+
+def _read_letters(tree: Tree, path: str, wanted: str) -> str:
     if not isinstance(tree.value, str):
-        raise fault(tree, path, "letters such as CHW, all or none")
-    if tree.value not in ("all", "none"):
-        text("letters such as CHW, all or none", LETTERS)(tree, path)
+        raise fault(tree, path, wanted)
+    if tree.value != "all":
+        text(wanted, LETTERS)(tree, path)
         if len(set(tree.value)) < len(tree.value):
             raise ConfigError(f"{path}: a letter stands twice in {quote(tree.value)}", "", tree.place)
     return tree.value
+
+
+def _read_scale(tree: Tree, path: str) -> bool | str:
+    return (
+        tree.value
+        if isinstance(tree.value, bool)
+        else _read_letters(tree, path, "true, false, all or letters such as CHW")
+    )
 
 
 def _read_affine(tree: Tree, path: str) -> Mapping[str, Any]:
@@ -86,7 +98,7 @@ def _read_affine(tree: Tree, path: str) -> Mapping[str, Any]:
         return {"scale": False, "bias": "none"}
     if not isinstance(tree.value, dict):
         raise fault(tree, path, "none, or a mapping of scale and bias")
-    return record(tree, path, {"scale": Key(boolean, NOT_SAID), "bias": Key(_read_bias, NOT_SAID)})
+    return record(tree, path, {"scale": Key(_read_scale, NOT_SAID), "bias": Key(_read_bias, NOT_SAID)})
 
 
 def _read_nonlinearity(tree: Tree, path: str) -> Nonlinearity:

@@ -90,9 +90,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AffineConfig:
-    """`a * x + b`: whether there is an `a`, and which letters `b` spans (`all`: C and spatial; None: there is no b)."""
+    """`a * x + b`: which letters `a` spans (True: none, it is one number; False: there is no a), and which `b` spans (`all`: C and
+    spatial; None: there is no b)."""
 
-    scale: bool
+    scale: bool | str
     bias: str | None
 
     def resolved(self) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def _affine(part: Part, layer: LayerConfig, affine: AffineConfig, name: str) -> 
     biases = (parameter(layer, "b", ZERO),) if affine.bias else ()
     part = replace(part, parameters=(*part.parameters, *scales, *biases))
     ports = (*(("a", a.name) for a in scales), *(("b", b.name) for b in biases))
-    return then(part, name, "affine", {"bias": affine.bias} if affine.bias else {}, ports)
+    spans = {"scale": affine.scale if isinstance(affine.scale, str) else None, "bias": affine.bias}
+    return then(part, name, "affine", {key: letters for key, letters in spans.items() if letters}, ports)
 
 
 def _nonlinear(part: Part, layer: LayerConfig, nonlinearity: Nonlinearity, name: str) -> Part:

@@ -22,10 +22,12 @@ def pointwise_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
 
 
 def affine_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
-    """`out = a * in + b` with one number `a`; b spans the dimensions that `bias` names and is repeated over the others."""
+    """`out = a * in + b`; a and b span the dimensions that `scale` and `bias` name and are repeated over the others. An a that
+    spans none is one number, of dim [1]."""
     plain = pointwise_access(attributes, dims)
     b, dim = spanning(attributes["bias"], dims["input"])
-    return Access(plain.space, {**plain.maps, "a": (ZERO,), "b": b}, {**plain.dims, "a": (1,), "b": dim})
+    a, factors = spanning(attributes["scale"], dims["input"]) if attributes["scale"] else ((ZERO,), (1,))
+    return Access(plain.space, {**plain.maps, "a": a, "b": b}, {**plain.dims, "a": factors, "b": dim})
 
 
 def spanning(letters: str, dim: Dim) -> tuple[Map, Dim]:
@@ -42,7 +44,7 @@ AFFINE = Op(
     inputs=("input", "a", "b"),
     parameters=("a", "b"),
     optional=("a", "b"),
-    attributes={"bias": letters("C")},
+    attributes={"bias": letters("C"), "scale": letters("")},
     gradient=Gradient(reads=("input", "a", "b"), of=("a", "b", "input")),
     flops=2,
 )

@@ -153,7 +153,7 @@ def _bind_affine(call: Call, arrays: Mapping[str, Array], source: str, target: s
 
 @dataclass(frozen=True)
 class Affine(Indifferent):
-    """`output = a * input + b`; a is one number (1 if left out), b (0 if left out) is repeated over dims of length 1."""
+    """`output = a * input + b`; a (1 if left out) and b (0 if left out) are one number, or repeated over dims of length 1."""
 
     def workspace(self, call: Call) -> int:
         """See `Kernel.workspace`."""
@@ -179,9 +179,10 @@ class AffineGradient(Indifferent):
         if "input.delta" in call.rects:
             actions.append(_bind_affine(call, arrays, "output.delta", "input.delta", ("a",), scratch))
         if "a.delta" in call.rects:
-            number = arrays["a.delta"].reshape((1,) * delta.ndim)
+            factors = arrays["a.delta"]
+            factors = factors.reshape((1,) * delta.ndim) if factors.size == 1 else factors
             accumulate = "a.delta" in call.accumulate
-            actions.append(sum_of_product((delta, arrays["input"]), number, accumulate, scratch))
+            actions.append(sum_of_product((delta, arrays["input"]), factors, accumulate, scratch))
         if "b.delta" in call.rects:
             accumulate = "b.delta" in call.accumulate
             actions.append(sum_of_product((delta,), arrays["b.delta"], accumulate, scratch))
