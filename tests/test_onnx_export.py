@@ -113,6 +113,8 @@ HEAD = "{name: out, softmax: {classes: 3, bias: true}}"
 CASES = """
 bias of one number
   {name: a, affine: {scale: true, bias: none}}
+scale over channels and rows
+  {name: a, affine: {scale: CH, bias: W}}
 bias over space
   {name: a, affine: {scale: true, bias: HW}}
 strided, dilated, grouped

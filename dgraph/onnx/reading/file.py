@@ -110,6 +110,8 @@ def _check_text(message: Any) -> None:
 def _opset(proto: onnx.ModelProto, path: Path) -> int:
     """The version of ONNX's own operators. Raises DataError where there is none, ConfigError where it is too old."""
     versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    if not versions and proto.opset_import and proto.HasField("graph"):
+        raise ConfigError(f"{path}: operators of {proto.opset_import[0].domain} alone", "ONNX's own are supported")
     if not versions or not proto.HasField("graph"):
         raise DataError(f"{path}: damaged, or no ONNX model", "it names no operator set")
     newest = onnx.defs.onnx_opset_version()
@@ -130,9 +132,9 @@ def _name_initializers(graph: onnx.GraphProto) -> None:
 def _input(info: onnx.ValueInfoProto, path: Path) -> Input:
     kind = info.type.tensor_type
     if not info.type.HasField("tensor_type") or kind.elem_type not in DTYPES:
-        raise ConfigError(
-            f"{path}: input {info.name} is no tensor of a type that is supported", ", ".join(DTYPES.values())
-        )
+        found = onnx.helper.tensor_dtype_to_string(kind.elem_type) if kind.elem_type else "no tensor"
+        what = f"{path}: input {info.name} is {found.replace('TensorProto.', 'of type ')}"
+        raise ConfigError(what, f"supported are {', '.join(DTYPES.values())}")
     if not kind.HasField("shape"):
         raise ConfigError(f"{path}: input {info.name} has no shape", "its number of dimensions must be known")
     dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
@@ -158,7 +160,8 @@ def _external(tensor: onnx.TensorProto, path: Path) -> Array:
     location = entries.get("location", "")
     dtype, dim = np.dtype(DTYPES[tensor.data_type]).newbyteorder("<"), tuple(tensor.dims)
     offset, nbytes = int(entries.get("offset", "0")), prod(dim) * dtype.itemsize
-    file = inside(path.parent, location)
+    with faults(path):
+        file = inside(path.parent, location)
     if file is None:
         what = f"{path}: the values of {tensor.name} are outside the model's folder"
         raise DataError(what, f"{location!r}: a name below that folder, without .. and links, is needed")

@@ -6,6 +6,8 @@ than their inputs, or of few elements; what they are is ONNX's own reference.
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
@@ -15,16 +17,26 @@ from dgraph.onnx.reading.intake import Intake
 from dgraph.onnx.reading.node import Node
 
 _MOVING = ("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze")
-_COMPUTING = ("Add", "Sub", "Mul", "Div", "Neg", "Cast", "Concat", "Gather", "Slice", "ReduceProd")
+_COMPUTING = (
+    *("Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Cast", "CastLike", "Concat", "Gather", "Slice"),
+    *("ReduceProd", "Floor", "Ceil", "Min", "Max", "Equal", "Where"),
+)
 _MOST = 1 << 12
 """So many elements may all inputs of an op have whose result may be larger."""
+FOLDED = (*_MOVING, *_COMPUTING, "Shape", "Size", "Constant")
+"""Ops whose results may be known."""
 
 
 def folded(intake: Intake, node: Node, proto: onnx.NodeProto) -> Array | None:
     """The value of a node's output, if it is known; None where it must be computed. Raises ConfigError where it cannot be."""
-    if node.op == "Shape" and node.inputs[0] in intake.names:
-        dim = intake.dim(node)
-        return np.array(dim[slice(node.take("start", 0), node.take("end"))], np.int64)
+    if node.op in ("Shape", "Size"):
+        dim = intake.constant(node, 0).shape if intake.is_constant(node, 0) else intake.dim(node)
+        return np.array(
+            prod(dim) if node.op == "Size" else dim[slice(node.take("start", 0), node.take("end"))], np.int64
+        )
+    if node.op == "CastLike" and intake.is_constant(node, 0) and not intake.is_constant(node, 1):
+        intake.given(node, 1)
+        return intake.constant(node, 0).astype(intake.dtype)
     constants = [intake.constants.get(name) for name in node.inputs if name]
     known = [array for array in constants if array is not None]
     if node.op not in (*_MOVING, *_COMPUTING) or len(known) < len(constants) or not known:

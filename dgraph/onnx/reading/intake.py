@@ -92,6 +92,12 @@ class Intake:
         self.values[name] = np.asarray(values, self.dtype)
         return name
 
+    def factor(self, node: Node, value: float) -> str:
+        """A parameter of one number that the model does not name."""
+        name = self.unique(f"{self.base(node)}.a")
+        self.values[name] = np.array([value], self.dtype)
+        return name
+
     def feed(self, spec: NodeSpec, given: str, port: str) -> None:
         """Adds a node that has no inputs; `given` is what the model calls the tensor of its port."""
         self._nodes.add(spec.name)
@@ -105,15 +111,17 @@ class Intake:
         outputs = self._outputs(name, op, {})
         return self._added(node, NodeSpec(name, op, tuple(inputs), outputs, _plain(attributes)), {})
 
-    def add(self, node: Node, op: str, inputs: Ports, attributes: Attributes = EMPTY, mark: str = "") -> str:
-        """The same with the last or only one of them, which writes the first output of the node.
+    def add(self, node: Node, op: str, inputs: Ports, attributes: Attributes = EMPTY, mark: str = "",
+            output: int = 0) -> str:  # fmt: skip
+        """The same with the last or only one of them, which writes an output of the node: the first, or all one by one.
 
         Raises ConfigError, naming the node, for what the op does not take.
         """
         name = _free(f"{self.base(node)}{mark}", self._nodes)
-        outputs = self._outputs(name, op, {_OUTPUT: node.outputs[0]})
+        written, node.results = node.outputs[output], output + 1
+        outputs = self._outputs(name, op, {_OUTPUT: written})
         spec = NodeSpec(name, op, tuple(inputs), outputs, _plain(attributes))
-        return self._added(node, spec, {node.outputs[0]: _OUTPUT})
+        return self._added(node, spec, {written: _OUTPUT})
 
     def _outputs(self, name: str, op: str, wanted: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """The tensors that a node writes, where they are not called as usual."""

@@ -6,7 +6,7 @@ that names the node, its op and what of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,7 +20,7 @@ from dgraph.graph.spec import NodeSpec
 from dgraph.kernels.call import Array
 from dgraph.onnx.reading import function, norm, pointwise, shape, window
 from dgraph.onnx.reading.file import Input, Model, tensor_values
-from dgraph.onnx.reading.fold import folded
+from dgraph.onnx.reading.fold import FOLDED, folded
 from dgraph.onnx.reading.intake import Intake
 from dgraph.onnx.reading.node import Node
 
@@ -63,6 +63,10 @@ def read_network(model: Model, path: Path, feed: Feed, batch: int, given: Mappin
     batch : the extent that a model leaves open in the first dimension.
     given : values of inputs that are known before the network runs, such as shapes.
     """
+    nodes = [Node(proto, number, model.opset, path) for number, proto in enumerate(model.nodes)]
+    for node in nodes:
+        if _reader(node, model) is None and (node.domain not in _STANDARD or node.op not in FOLDED):
+            raise _unknown(node)
     free = [one for one in model.inputs if one.name not in given]
     dtype = _dtype(free, path)
     intake = Intake(dtype, {**model.initializers, **given})
@@ -70,8 +74,9 @@ def read_network(model: Model, path: Path, feed: Feed, batch: int, given: Mappin
         spec, port = feed(one, _dim(one, batch, path))
         intake.feed(spec, one.name, port)
     inputs = dict(intake.names)
-    for number, proto in enumerate(model.nodes):
-        _read(intake, Node(proto, number, model.opset, path), proto, model)
+    wanted = {*model.outputs, *(name for node in nodes for name in node.inputs)}
+    for node, proto in zip(nodes, model.nodes, strict=True):
+        _read(intake, node, proto, model, wanted)
     for name in model.outputs:
         if name not in intake.names:
             raise ConfigError(f"{path}: output {name} is a constant", "it depends on no input")
@@ -80,21 +85,29 @@ def read_network(model: Model, path: Path, feed: Feed, batch: int, given: Mappin
     return Network(dtype, tuple(intake.specs), intake.values, dims, inputs, outputs)
 
 
-def _read(intake: Intake, node: Node, proto: onnx.NodeProto, model: Model) -> None:
+def _read(intake: Intake, node: Node, proto: onnx.NodeProto, model: Model, wanted: Container[str]) -> None:
     if node.domain in _STANDARD:
         value = _constant(node) if node.op == "Constant" else folded(intake, node, proto)
         if value is not None:
             intake.constants[node.outputs[0]] = value
             return
-    if function.is_own(node, model.functions):
-        reader = function.READ[node.op]
-    elif node.domain in _STANDARD and node.op in _READ:
-        reader = _READ[node.op]
-    else:
-        domain = f" of domain {node.domain}" if node.domain not in _STANDARD else ""
-        raise node.refuse(f"dgraph has no op {node.op}{domain}")
+    reader = _reader(node, model)
+    if reader is None:
+        raise _unknown(node)
     reader(intake, node)
-    node.finish()
+    node.finish(wanted)
+
+
+def _reader(node: Node, model: Model) -> Callable[[Intake, Node], None] | None:
+    """What reads a node whose result must be computed; None if nothing does."""
+    if function.is_own(node, model.functions):
+        return function.READ[node.op]
+    return _READ.get(node.op) if node.domain in _STANDARD else None
+
+
+def _unknown(node: Node) -> ConfigError:
+    domain = f" of domain {node.domain}" if node.domain not in _STANDARD else ""
+    return node.refuse(f"dgraph has no op {node.op}{domain}")
 
 
 def _constant(node: Node) -> Array:
@@ -115,7 +128,8 @@ def _dtype(inputs: list[Input], path: Path) -> str:
     if odd is not None:
         raise ConfigError(f"{path}: input {odd.name} is of type {odd.dtype}", f"supported are {' and '.join(_REAL)}")
     if len(dtypes) != 1:
-        raise ConfigError(f"{path}: inputs of types {', '.join(dtypes) or 'none'}", "one type for all is needed")
+        what = f"inputs of types {' and '.join(dtypes)}" if dtypes else "no input of real numbers"
+        raise ConfigError(f"{path}: {what}", f"one type for all, {' or '.join(_REAL)}, is needed")
     return dtypes[0]
 
 

@@ -5,6 +5,7 @@ In: a NodeProto. Out: `Node`. Promise: an attribute that no reader asked for is 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from dgraph.error import ConfigError
 
 
 class Node:
-    """Op, ports and attributes of a node. `label` is how errors call it."""
+    """Op, ports and attributes of a node. `label` is how errors call it; `results` are so many outputs as its reader gives."""
 
     def __init__(self, proto: onnx.NodeProto, number: int, opset: int, path: Path) -> None:
         self.op, self.domain, self.opset, self.path = proto.op_type, proto.domain, opset, path
         self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
-        self.name = proto.name
+        self.name, self.results = proto.name, 1
         self.label = f"node {proto.name or number} ({proto.op_type})"
         self._attributes = {one.name: one for one in proto.attribute}
         self._asked: set[str] = set()
@@ -52,13 +53,15 @@ class Node:
             raise self.refuse(f"attribute {key} is {value}", f"supported: {', '.join(map(str, values))}")
         return value
 
-    def finish(self) -> None:
-        """Raises ConfigError where an attribute was not asked for, or more than one output is wanted."""
+    def finish(self, wanted: Container[str]) -> None:
+        """Raises ConfigError where an attribute was not asked for, or one of the `wanted` tensors is an output that no reader
+        gave."""
         for key in self._attributes:
             if key not in self._asked:
                 raise self.refuse(f"attribute {key} is not supported")
-        if any(self.outputs[1:]):
-            raise self.refuse(f"output {next(filter(None, self.outputs[1:]))} is not supported", "only the first is")
+        beyond = [name for name in self.outputs[self.results :] if name and name in wanted]
+        if beyond:
+            raise self.refuse(f"output {beyond[0]} is not supported", "only the first is")
 
     def refuse(self, what: str, hint: str = "") -> ConfigError:
         """The error that says why this node cannot be read."""

@@ -50,10 +50,13 @@ def _per_channel(intake: Intake, node: Node, *inputs: int) -> list[str]:
 
 
 def _batch(intake: Intake, node: Node) -> None:
-    node.expect("training_mode", 0)
-    scale, shift, mean, variance = _per_channel(intake, node, 1, 2, 3, 4)
+    """In training mode the statistics are those of the batch; running ones are other outputs."""
+    factors = _per_channel(intake, node, 1, 2)
     momentum = round(1 - node.number("momentum", 0.9), 8)
-    _norm(intake, node, {"over": "batch"}, "C", (scale, shift), (mean, variance), momentum)
+    if node.expect("training_mode", 0, 1):
+        _norm(intake, node, {"over": "batch"}, "C", factors)
+    else:
+        _norm(intake, node, {"over": "batch"}, "C", factors, _per_channel(intake, node, 3, 4), momentum)
 
 
 def _instance(intake: Intake, node: Node) -> None:
@@ -93,9 +96,13 @@ def _layer(intake: Intake, node: Node) -> None:
 
 def _reduce_mean(intake: Intake, node: Node) -> None:
     dim = intake.dim(node)
-    node.expect("noop_with_empty_axes", 0)
+    nothing = node.expect("noop_with_empty_axes", 0, 1)
     given = node.take("axes")
-    axes = list(given) if given is not None else intake.integers(node, 1, range(len(dim)))
+    axes = list(given) if given is not None else intake.integers(node, 1, ())
+    if nothing and not axes:
+        node.take("keepdims")
+        intake.add(node, "identity", [("input", intake.given(node))])
+        return
     if any(not -len(dim) <= axis < len(dim) for axis in axes):
         raise node.refuse(f"axes {axes}", f"the input has {len(dim)} dimensions")
     summed = {axis % len(dim) for axis in axes or range(len(dim))}

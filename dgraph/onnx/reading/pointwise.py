@@ -1,6 +1,7 @@
 """Element-wise ops, sums and products of ONNX as dgraph has them.
 
-In: a node of a model. Out: nodes of the network. Promise: a constant that is added or multiplied becomes a parameter.
+In: a node of a model. Out: nodes of the network. Promise: a constant that is added or multiplied becomes a parameter, also
+where the model has it as an attribute.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
 
 from dgraph.graph.node import EMPTY, Attributes
 from dgraph.onnx.reading.file import DTYPES
 from dgraph.onnx.reading.intake import Intake
 from dgraph.onnx.reading.node import Node
-from dgraph.onnx.reading.window import shift
+from dgraph.onnx.reading.window import shift, spanned
 from dgraph.ops.letter import letters_of
 
 Read = Callable[[Intake, Node], None]
@@ -34,9 +36,49 @@ def _gelu(intake: Intake, node: Node) -> None:
 
 
 def _swish(intake: Intake, node: Node) -> None:
-    if node.number("alpha", 1.0) != 1:
-        raise node.refuse(f"attribute alpha is {node.number('alpha', 1.0)}", "supported: 1")
-    _plain(intake, node, "silu")
+    """`x * logistic(alpha * x)`"""
+    alpha, given = node.number("alpha", 1.0), intake.given(node)
+    if alpha == 1:
+        _plain(intake, node, "silu")
+        return
+    gate = intake.step(node, "logistic", [("input", _times(intake, node, given, alpha, ".scaled"))], mark=".gate")
+    intake.add(node, "multiply", [("input0", given), ("input1", gate)])
+
+
+def _celu(intake: Intake, node: Node) -> None:
+    """`alpha * elu(x / alpha)`"""
+    alpha = node.number("alpha", 1.0)
+    if alpha == 1:
+        _plain(intake, node, "elu")
+        return
+    steep = _times(intake, node, intake.given(node), 1 / alpha if alpha else 0.0, ".scaled")
+    ports = [("input", intake.step(node, "elu", [("input", steep)], mark=".elu")), ("a", intake.factor(node, alpha))]
+    intake.add(node, "affine", ports, {"bias": ""})
+
+
+def _selu(intake: Intake, node: Node) -> None:
+    """`gamma * elu(x)`"""
+    alpha, gamma = node.number("alpha", 1.67326319217681884765625), node.number("gamma", 1.05070102214813232421875)
+    bent = intake.step(node, "elu", [("input", intake.given(node))], {"alpha": alpha}, ".elu")
+    intake.add(node, "affine", [("input", bent), ("a", intake.factor(node, gamma))], {"bias": ""})
+
+
+def _mish(intake: Intake, node: Node) -> None:
+    """`x * tanh(softplus(x))`"""
+    given = intake.given(node)
+    soft = intake.step(node, "softplus", [("input", given)], mark=".softplus")
+    gate = intake.step(node, "tanh", [("input", soft)], mark=".tanh")
+    intake.add(node, "multiply", [("input0", given), ("input1", gate)])
+
+
+def _clip(intake: Intake, node: Node) -> None:
+    """Cut off below 0 alone, or not at all."""
+    bounds = [intake.constant(node, k).reshape(-1).tolist() if intake.has(node, k) else [] for k in (1, 2)]
+    low, high = ([value for value in bound if np.isfinite(value)] for bound in bounds)
+    if low not in ([], [0]) or high:
+        shown = " and ".join(f"{name} {value[0]}" for name, value in (("min", low), ("max", high)) if value)
+        raise node.refuse(f"input {shown}", "a min of 0, or none, and no max are supported")
+    _plain(intake, node, "relu" if low else "identity")
 
 
 def _cast(intake: Intake, node: Node) -> None:
@@ -44,7 +86,16 @@ def _cast(intake: Intake, node: Node) -> None:
     node.take("saturate")
     kind = DTYPES.get(node.take("to"))
     if kind != intake.dtype:
-        raise node.refuse(f"attribute to is {kind or 'another type'}", f"the network is of type {intake.dtype}")
+        name = onnx.helper.tensor_dtype_to_string(node.take("to")).removeprefix("TensorProto.")
+        raise node.refuse(f"attribute to is {name}", f"the network is of type {intake.dtype}")
+    _plain(intake, node, "identity")
+
+
+def _cast_like(intake: Intake, node: Node) -> None:
+    for key in ("saturate", "round_mode"):
+        node.take(key)
+    if intake.is_constant(node, 1) and intake.constant(node, 1).dtype != intake.dtype:
+        raise node.refuse(f"to type {intake.constant(node, 1).dtype}", f"the network is of type {intake.dtype}")
     _plain(intake, node, "identity")
 
 
@@ -87,20 +138,27 @@ def _div(intake: Intake, node: Node) -> None:
 
 
 def _scaled(intake: Intake, node: Node, k: int, given: str, values: Any, how: str = "") -> None:
-    """A product with one number, or with one number a channel: a convolution of every channel by itself."""
-    dim = intake.tensors[given].dim
-    if values.size == 1 and values.ndim <= len(dim):
-        intake.add(node, "affine", [("input", given), ("a", intake.parameter(node, k, values.reshape(1), how))])
-        return
-    whole = values.reshape(*(1 for _ in dim[values.ndim :]), *values.shape) if values.ndim <= len(dim) else values
-    if len(dim) < 3 or whole.shape != (1, dim[1], *(1 for _ in dim[2:])):
-        raise node.refuse(
-            f"a factor of dim {list(values.shape)} for an input of dim {list(dim)}", "one number, or one a channel"
-        )
-    ones = [1] * (len(dim) - 2)
-    filters = intake.parameter(node, k, whole.reshape(dim[1], 1, *ones), how)
-    attributes = {"channels": dim[1], "size": ones, "groups": dim[1]}
-    intake.add(node, "conv", [("input", given), ("filters", filters)], attributes)
+    """A product with a constant, which is repeated over dimensions where it has an extent of 1."""
+    spans, whole = spanned(intake, node, given, values)
+    name = intake.parameter(node, k, whole if spans else whole.reshape(1), how)
+    intake.add(node, "affine", [("input", given), ("a", name)], {"scale": spans, "bias": ""})
+
+
+def _times(intake: Intake, node: Node, given: str, factor: float, mark: str) -> str:
+    """A step that multiplies by a number that the model does not name."""
+    return intake.step(node, "affine", [("input", given), ("a", intake.factor(node, factor))], {"bias": ""}, mark)
+
+
+def _neg(intake: Intake, node: Node) -> None:
+    ports = [("input", intake.given(node)), ("a", intake.factor(node, -1.0))]
+    intake.add(node, "affine", ports, {"bias": ""})
+
+
+def _mean(intake: Intake, node: Node) -> None:
+    """A sum, times one over how many there are."""
+    ports = [(f"input{k}", intake.given(node, k)) for k in range(len(node.inputs))]
+    total = intake.step(node, "add", ports, mark=".sum")
+    intake.add(node, "affine", [("input", total), ("a", intake.factor(node, 1 / len(ports)))], {"bias": ""})
 
 
 def _concat(intake: Intake, node: Node) -> None:
@@ -109,16 +167,23 @@ def _concat(intake: Intake, node: Node) -> None:
 
 
 def _dropout(intake: Intake, node: Node) -> None:
-    if intake.has(node, 2) and intake.constant(node, 2).any():
+    ratio = float(str(np.float32(intake.constant(node, 1).reshape(-1)[0] if intake.has(node, 1) else 0.5)))
+    if ratio and intake.has(node, 2) and intake.constant(node, 2).any():
         raise node.refuse("input training_mode is true", "a model is read as it is evaluated")
     node.take("seed")
-    ratio = intake.constant(node, 1) if intake.has(node, 1) else np.array(0.5)
-    _plain(intake, node, "dropout", {"rate": float(str(np.float32(ratio.reshape(-1)[0])))})
+    _plain(intake, node, "dropout", {"rate": ratio})
 
 
 def _sub(intake: Intake, node: Node) -> None:
-    """A constant that is taken away is added with its sign turned."""
-    shift(intake, node, 1, intake.given(node), -intake.constant(node, 1), "negative", mark="")
+    """What is taken away is added with its sign turned: as another constant, or times -1."""
+    if intake.is_constant(node, 1):
+        shift(intake, node, 1, intake.given(node), -intake.constant(node, 1), "negative", mark="")
+        return
+    negative = _times(intake, node, intake.given(node, 1), -1.0, ".negative")
+    if intake.is_constant(node, 0):
+        shift(intake, node, 0, negative, intake.constant(node, 0), mark="")
+        return
+    intake.add(node, "add", [("input0", intake.given(node)), ("input1", negative)])
 
 
 _PLAIN = {"Identity": "identity", "Sigmoid": "logistic", "Tanh": "tanh", "Relu": "relu", "Softplus": "softplus"}
@@ -129,13 +194,20 @@ READ: Mapping[str, Read] = {
     "Elu": partial(_numbered, op="elu", key="alpha", default=1.0),
     "Gelu": _gelu,
     "Swish": _swish,
+    "Celu": _celu,
+    "Selu": _selu,
+    "Mish": _mish,
+    "Clip": _clip,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Softmax": _softmax,
     "PRelu": _prelu,
     "Add": partial(_joined, op="add"),
     "Sum": partial(_joined, op="add"),
     "Mul": partial(_joined, op="multiply"),
     "Sub": _sub,
+    "Neg": _neg,
+    "Mean": _mean,
     "Div": _div,
     "Concat": _concat,
     "Dropout": _dropout,

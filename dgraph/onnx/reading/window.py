@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dgraph.kernels.call import Array
 from dgraph.onnx.reading.intake import Intake
 from dgraph.onnx.reading.node import Node
 from dgraph.ops.letter import letters_of
@@ -148,23 +149,36 @@ def _gemm(intake: Intake, node: Node) -> None:
 
 def shift(intake: Intake, node: Node, k: int, given: str, values: Any, how: str = "", mark: str = "A") -> None:
     """Adds a constant, which is repeated over dimensions where it has an extent of 1."""
-    dim = intake.tensors[given].dim
-    if values.ndim > len(dim):
-        raise node.refuse(f"a constant of dim {list(values.shape)}", f"it makes more of an input of dim {list(dim)}")
-    whole = values.reshape(*(1 for _ in dim[values.ndim :]), *values.shape)
-    spans = "".join(letter for letter, n in zip(letters_of(len(dim)), whole.shape, strict=True) if n > 1)
+    spans, whole = spanned(intake, node, given, values)
     name = intake.parameter(node, k, whole, how)
     intake.add(node, "affine", [("input", given), ("b", name)], {"bias": spans}, mark=mark)
 
 
+def spanned(intake: Intake, node: Node, given: str, values: Array) -> tuple[str, Array]:
+    """The letters that a constant spans of a tensor, and the constant with as many dimensions as that has."""
+    dim = intake.tensors[given].dim
+    if values.ndim > len(dim):
+        raise node.refuse(f"a constant of dim {list(values.shape)}", f"it makes more of an input of dim {list(dim)}")
+    whole = values.reshape(*(1 for _ in dim[values.ndim :]), *values.shape)
+    return "".join(letter for letter, n in zip(letters_of(len(dim)), whole.shape, strict=True) if n > 1), whole
+
+
 def _matmul(intake: Intake, node: Node) -> None:
-    """A product with a constant matrix; of more than two dimensions, a convolution of size 1 over the last."""
-    weights, dim = _matrix(intake, node, True), intake.dim(node)
-    given, features = intake.given(node), int(weights.shape[0])
+    """A product with a constant matrix; with a vector, that of a matrix of one column, and the column then goes."""
+    if intake.constant(node, 1).ndim != 1:
+        _product(intake, node, _matrix(intake, node, True), intake.add)
+        return
+    product = _product(intake, node, intake.constant(node, 1)[None], intake.step)
+    rest = intake.tensors[product].dim[1:-1]
+    intake.add(node, "reshape", [("input", product)], {"shape": [0, *rest]}, mark=".reshape")
+
+
+def _product(intake: Intake, node: Node, weights: Array, last_step: Callable[..., str]) -> str:
+    """A product with weights [features, channels]; of more than two dimensions, a convolution of size 1 over the last."""
+    dim, given, features = intake.dim(node), intake.given(node), int(weights.shape[0])
     if len(dim) == 2:
         ports = [("input", given), ("weights", intake.parameter(node, 1, weights, "transposed"))]
-        intake.add(node, "linear", ports, {"features": features})
-        return
+        return last_step(node, "linear", ports, {"features": features})
     if not 3 <= len(dim) <= 5:
         raise node.refuse(f"an input of dim {list(dim)}", "two to five dimensions are supported")
     ones = [1] * (len(dim) - 2)
@@ -174,7 +188,7 @@ def _matmul(intake: Intake, node: Node) -> None:
     ports = [("input", front), ("filters", filters)]
     product = intake.step(node, "conv", ports, {"channels": features, "size": ones})
     back = {"order": [0, *range(2, len(dim)), 1]}
-    intake.add(node, "transpose", [("input", product)], back, mark=".back")
+    return last_step(node, "transpose", [("input", product)], back, mark=".back")
 
 
 def _matrix(intake: Intake, node: Node, transposed: bool) -> Any:
@@ -195,14 +209,13 @@ def _pool(intake: Intake, node: Node) -> None:
         "size": size,
         "stride": stride,
         "padding": _pairs(node, extents, size, stride, dilation),
+        "dilation": dilation,
     }
     if node.expect("ceil_mode", 0, 1) and automatic == "NOTSET":
         attributes["ceil"] = True
     if node.op == "MaxPool":
-        node.expect("storage_order", 0)
-        attributes["dilation"] = dilation
-    elif dilation != ones:
-        raise node.refuse(f"attribute dilations is {dilation}", "only ones are supported")
+        # The order in which another output, that of indices, counts.
+        node.take("storage_order")
     elif node.expect("count_include_pad", 0, 1):
         attributes["count_padding"] = True
     op = "max_pool" if node.op == "MaxPool" else "average_pool"
