@@ -26,7 +26,7 @@ import onnx
 from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
-from dgraph.error import DgraphError
+from dgraph.error import ConfigError, DgraphError
 from dgraph.graph.build import build_graph
 from dgraph.graph.node import Dim, Graph, Split
 from dgraph.graph.spec import NodeSpec
@@ -74,7 +74,7 @@ def feed(one: Input, dim: Dim) -> tuple[NodeSpec, str]:
 
 def judge(case: TestCase) -> Verdict:
     """Runs one case."""
-    inputs, outputs = case.data_sets[0]
+    inputs, outputs = (list(map(plain, values)) for values in case.data_sets[0])
     names = [info.name for info in case.model.graph.input]
     if not all(isinstance(array, (np.ndarray, np.generic)) for array in (*inputs, *outputs)):
         return Verdict(case.name, False, "a sequence, map or optional value")
@@ -91,6 +91,11 @@ def judge(case: TestCase) -> Verdict:
         return Verdict(case.name, False, str(error).removeprefix("error: ").removeprefix(f"{PATH}: "))
     without = tuple(info.name for info in case.model.graph.output if info.name not in network.outputs)
     return Verdict(case.name, True, "", "".join(letters), without)
+
+
+def plain(value: object) -> object:
+    """The array of a tensor of a type that NumPy does not have; any other value as it is."""
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def shown(verdict: Verdict) -> str:
@@ -112,7 +117,8 @@ def read(proto: onnx.ModelProto, given: Values) -> Network:
             try:
                 return read_network(model_of(narrowed(proto, outputs), PATH), PATH, feed, 1, known)
             except DgraphError as fault:
-                error = fault
+                # A model that lacks an output is damaged by us.
+                error = fault if error is None or isinstance(fault, ConfigError) else error
     raise error or DgraphError("it has no outputs")
 
 
