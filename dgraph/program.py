@@ -15,7 +15,7 @@ from typing import Any
 
 from dgraph.autodiff import add_gradients
 from dgraph.config import Config, DataConfig, plain_node, plain_parameter
-from dgraph.data import OPENERS, DataSpec, Description, describe, subset
+from dgraph.data import OPENERS, DataSpec, Description, describe, require_samples, subset
 from dgraph.error import CheckError, ConfigError, DataError, DgraphError
 from dgraph.graph.build import build_graph, specs_of
 from dgraph.graph.node import Graph
@@ -141,6 +141,7 @@ def section_spec(data: DataConfig, seed: int) -> DataSpec:
         "shares": (data.shares.train, data.shares.validation, data.shares.test),
         "repeat": data.repeat or 1,
         "sets": data.sets or {},
+        "prepare": tuple({step.kind: step.options} for step in data.prepare),
         "augment": tuple({step.kind: step.options} for step in data.augment),
         "seed": seed,
     }
@@ -201,9 +202,13 @@ def _describe(config: Config, training: bool) -> Description:
     spec = data_spec(config)
     with data_place(config):
         data = describe(spec)
-    if training and not len(subset(spec, data, "train")):
+    samples = len(subset(spec, data, "train")) if training else 0
+    if training and not samples:
         what = f"there is nothing to train on: a share of {spec.shares[0]:g} of {data.samples} samples"
         raise DataError(what, "data.shares.train", config.place("data.shares"))
+    if training:
+        with data_place(config):
+            require_samples(spec.prepare, samples)
     return data
 
 

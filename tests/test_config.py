@@ -48,6 +48,8 @@ data: &data
   shares: {train: 0.5, validation: 0.25, test: 0.25}
   shuffle: false
   one_hot: true
+  prepare: [standardize, {min_max: {low: -1, per: channel}}, {pca: {components: 9, whiten: true}}]
+  fit_batch: 500
   augment: [{flip: {axis: HW}}, {shift: {W: 2}}, {crop: {H: 28}}, {normalize: {mean: [0.5], deviation: [2]}}]
   prefetch: false
   split: {N: {axes: [t, y], sizes: [4, 0, 2, 2, 2, 2]}}
@@ -273,8 +275,8 @@ def test_places_by_path(path, line, column):
 
 def test_places_of_keys_and_of_specs():
     config = parse_config(EVERYTHING, "f.yaml")
-    assert config.place("nodes.extra.op", key=True).line == 27
-    assert (config.nodes[0].place.line, config.parameters[0].place.line, config.layers[3].place.line) == (26, 34, 20)
+    assert config.place("nodes.extra.op", key=True).line == 29
+    assert (config.nodes[0].place.line, config.parameters[0].place.line, config.layers[3].place.line) == (28, 36, 22)
 
 
 def test_overrides():

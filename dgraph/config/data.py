@@ -30,7 +30,7 @@ from dgraph.config.reader import (
 from dgraph.config.schema import Cell, DataConfig, Shares
 from dgraph.config.section import FINITE, POSITIVE, Axes, split_reader
 from dgraph.config.source import Tree
-from dgraph.config.step import AUGMENT, steps_reader
+from dgraph.config.step import AUGMENT, PREPARE, steps_reader
 from dgraph.error import ConfigError
 
 SHARE = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
@@ -189,6 +189,8 @@ def data_reader(axes: Axes, file: str) -> Reader[DataConfig]:
         "read": Key(choice("rect", "same"), "rect"),
         "split": Key(split_reader(axes), None),
         "one_hot": Key(boolean, False),
+        "prepare": Key(steps_reader(PREPARE), ()),
+        "fit_batch": Key(EXTENT, 1000),
         "augment": Key(steps_reader(AUGMENT), ()),
         "prefetch": Key(optional(boolean), None),
     }

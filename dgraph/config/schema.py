@@ -47,8 +47,9 @@ class DataConfig:
     `labels` are absolute paths, one or several, and `sets` those of subsets with files of their own; the keys from `name` to
     `channels_last` are what some sources need to know, as `dgraph.data.DataSpec` has them. `scale` divides every value; `shares`
     are of the main files; `read` is `rect` (a rank reads what it needs) or `same` (every rank reads the whole batch). `one_hot`
-    makes real targets of class numbers; `augment` are random changes of training samples; `prefetch` reads the next batch while
-    a step computes (None: where the source reads files).
+    makes real targets of class numbers; `prepare` are steps fitted on training samples, `fit_batch` of them at a time; `augment`
+    are random changes of training samples; `prefetch` reads the next batch while a step computes (None: where the source reads
+    files).
     """
 
     source: str
@@ -79,6 +80,8 @@ class DataConfig:
     read: str
     split: Splits | None
     one_hot: bool
+    prepare: tuple[Choice, ...]
+    fit_batch: int
     augment: tuple[Choice, ...]
     prefetch: bool | None
     place: Place = field(compare=False, repr=False)
@@ -273,7 +276,7 @@ def _section(values: DataConfig | TrainConfig) -> dict[str, Any]:
         value = getattr(values, entry.name)
         if value in (None, ()) or entry.name == "place":
             continue
-        if entry.name == "augment":
+        if entry.name in ("prepare", "augment"):
             section[entry.name] = [step.resolved() for step in value]
         elif entry.name == "split":
             section["split"] = plain_split(value)

@@ -1,4 +1,4 @@
-"""Readers of what is done to samples: the list `augment` of the section `data`.
+"""Readers of what is done to samples: the lists `prepare` and `augment` of the section `data`.
 
 In: a tree. Out: kinds with their arguments. Promise: values are checked here; whether they fit the samples, where the data is
 described.
@@ -10,12 +10,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from dgraph.config.reader import Key, Keys, Reader, items, number, optional, text, variant
+from dgraph.config.reader import Key, Keys, Reader, boolean, choice, items, number, optional, text, variant
 from dgraph.config.schema import Choice
 from dgraph.config.section import COUNT, FINITE, FROM_ZERO, POSITIVE
 from dgraph.config.source import Tree
 from dgraph.error import ConfigError
 
+_PER = Key(choice("feature", "channel"), "feature")
+PREPARE: Mapping[str, Keys] = {
+    "standardize": {"per": _PER},
+    "min_max": {"low": Key(FINITE, 0.0), "high": Key(FINITE, 1.0), "per": _PER},
+    "pca": {"components": Key(COUNT), "whiten": Key(boolean, False)},
+}
 _AXES = text("letters of axes of space, such as W or HW", "D?H?W?(?<=.)")
 _PROBABILITY = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _SPACE = ("D", "H", "W")
@@ -43,5 +49,7 @@ def steps_reader(kinds: Mapping[str, Keys]) -> Reader[tuple[Choice, ...]]:
 
 
 def _check(kind: str, given: Mapping[str, Any], tree: Tree, path: str) -> None:
+    if kind == "min_max" and given["low"] >= given["high"]:
+        raise ConfigError(f"{path}: low must be below high", f"{given['low']} and {given['high']}", tree.place)
     if kind in ("shift", "crop") and not given:
         raise ConfigError(f"{path}.{kind} needs an axis", "such as W: 4", tree.place)

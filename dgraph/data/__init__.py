@@ -1,8 +1,10 @@
 """Samples for training: where they come from, and the part of a batch that a rank needs."""
 
+from dgraph.data.augment import reach
 from dgraph.data.batch import Batch, Batches, fill, subset, there
 from dgraph.data.files import OPENERS
 from dgraph.data.prefetch import Feeder, Places
+from dgraph.data.prepare import require_samples
 from dgraph.data.spec import DataSpec, Description, Source
 from dgraph.data.view import describe, open_source, view
 
@@ -18,6 +20,8 @@ __all__ = [
     "describe",
     "fill",
     "open_source",
+    "reach",
+    "require_samples",
     "subset",
     "there",
     "view",

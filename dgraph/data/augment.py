@@ -105,6 +105,32 @@ def augmented(source: Source, steps: Sequence[Step], seed: int, epoch: int | Non
     return source
 
 
+def reach(steps: Sequence[Step], shape: Sequence[int], rect: Rect) -> Rect:
+    """Which rect of samples of this shape a rect behind the steps can come from, whatever they draw."""
+    stages = [tuple(shape)]
+    for step in steps:
+        crop = step.get("crop", {})
+        sizes = (crop.get(axis, n) for axis, n in zip(axes_of(shape), stages[-1][1:], strict=True))
+        stages.append((shape[0], *sizes))
+    for step, before in zip(reversed(steps), reversed(stages[:-1]), strict=True):
+        rect = Rect.of(_reach(step, rect, before, d) for d in range(len(before)))
+    return rect
+
+
+def _reach(step: Step, rect: Rect, shape: Sequence[int], dimension: int) -> Bounds:
+    """As `reach`, of one step, along one dimension."""
+    ((kind, given),) = step.items()
+    first, last = rect.bounds[dimension]
+    extent, axis = shape[dimension], ("", *axes_of(shape))[dimension]
+    if not rect or not dimension or kind == "normalize":
+        return first, last
+    if kind == "flip":
+        return (min(first, extent - last), max(last, extent - first)) if axis in given["axis"] else (first, last)
+    if kind == "shift":
+        return max(0, first - given.get(axis, 0)), min(extent, last + given.get(axis, 0))
+    return first, last + extent - given.get(axis, extent)
+
+
 @dataclass(frozen=True)
 class _Draws:
     """What one step does to samples in one epoch."""

@@ -59,6 +59,8 @@ class DataSpec:
     channels_last: whether arrays in files have their channels last.
     sets: of validation and test, `path` and `labels` of files of their own; `shares` are then of the others.
     one_hot: whether class numbers become real targets of zeros and a one.
+    prepare: steps that are fitted on training samples (see `dgraph.data.prepare`), each as {kind: arguments}.
+    fit_batch: how many samples a fit holds at once.
     augment: random changes of training samples (see `dgraph.data.augment`), each as {kind: arguments}.
     """
 
@@ -88,6 +90,8 @@ class DataSpec:
     channels_last: bool | None = None
     sets: Mapping[str, Mapping[str, Paths]] = field(default_factory=dict)
     one_hot: bool = False
+    prepare: tuple[Step, ...] = ()
+    fit_batch: int = 1000
     augment: tuple[Step, ...] = ()
 
 

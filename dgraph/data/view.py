@@ -1,15 +1,16 @@
-"""What a network sees of a source: its labels in another form, its samples augmented.
+"""What a network sees of a source: its labels in another form, its samples prepared and augmented.
 
 In: a `DataSpec`. Out: the `Description` behind all of it; a `Source` behind labels, and for an epoch behind the rest. Promise:
-shapes are known before anything is read.
+shapes are known before anything is read or fitted.
 
-    source -> one_hot -> augment (by epoch)
+    source -> one_hot -> prepare (fitted, then fixed) -> augment (by epoch)
 """
 
 from __future__ import annotations
 
 from dgraph.data.augment import augmented, augmented_description
 from dgraph.data.label import OneHot, one_hot_description
+from dgraph.data.prepare import prepared_description
 from dgraph.data.source import describe as describe_source
 from dgraph.data.source import open_source as open_raw
 from dgraph.data.spec import DataSpec, Description, Source
@@ -24,6 +25,7 @@ def describe(spec: DataSpec) -> Description:
     known = describe_source(spec)
     if spec.one_hot:
         known = one_hot_description(known)
+    known = prepared_description(spec.prepare, known)
     return augmented_description(spec.augment, known)
 
 
@@ -35,5 +37,5 @@ def open_source(spec: DataSpec) -> Source:
 
 
 def view(source: Source, spec: DataSpec, epoch: int | None) -> Source:
-    """A source as the network sees it in an epoch of training, or with None in evaluations."""
+    """A prepared source as the network sees it in an epoch of training, or with None in evaluations."""
     return augmented(source, spec.augment, spec.seed, epoch)

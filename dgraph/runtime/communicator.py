@@ -58,6 +58,9 @@ class Communicator(Protocol):
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
         """A transfer of these messages. Local. The buffers belong to the exchange from `start` until it is done."""
 
+    def release(self, exchange: Exchange) -> None:
+        """Gives back an exchange that is done and not used again, and its buffers. Local."""
+
     def all_reduce(self, ranks: tuple[int, ...], buffer: Array, tag: int) -> Exchange:
         """A sum in place over `ranks` (ascending, this rank among them): the same bits on all of them.
 
@@ -109,6 +112,9 @@ class OneRank:
         if sends or receives:
             raise ValueError("one rank has nobody to exchange messages with")
         return Nothing()
+
+    def release(self, exchange: Exchange) -> None:
+        """Nothing to give back."""
 
     def all_reduce(self, ranks: tuple[int, ...], buffer: Array, tag: int) -> Exchange:
         """A sum of one term."""

@@ -163,6 +163,11 @@ class MPICommunicator:
         self._transfers.append(transfer)
         return transfer
 
+    def release(self, exchange: Exchange) -> None:
+        if isinstance(exchange, _Transfer):
+            self._transfers.remove(exchange)
+            exchange.close()
+
     def _octets(self, message: Message) -> list[tuple[Array, int, MPI.Datatype]]:
         octets = message.buffer.reshape(-1).view(np.uint8)
         return [(part, part.size, MPI.BYTE) for part in _parts(octets, self._largest)]

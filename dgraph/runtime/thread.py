@@ -196,6 +196,9 @@ class ThreadCommunicator:
 
         return _Use(self._board, self.rank, begin)
 
+    def release(self, exchange: Exchange) -> None:
+        """Nothing is held."""
+
     def all_reduce(self, ranks: tuple[int, ...], buffer: Array, tag: int) -> Exchange:
         if self.rank not in ranks:
             raise ValueError(f"rank {self.rank} is not among {ranks}")

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from dgraph.checkpoint import Checkpoint, choose_checkpoint, write_checkpoint
-from dgraph.data import Batch, Batches, DataSpec, Feeder, Places, Source, fill, open_source, subset, there, view
+from dgraph.data import Batch, Batches, DataSpec, Feeder, Places, Source, fill, open_source, reach, subset, there, view
 from dgraph.error import RunError
+from dgraph.fit import Need, Preparation, fit, load, shape_of
 from dgraph.kernels.call import Array
 from dgraph.metric import MOST_CLASSES, Confusion, Head, Metrics, batch_values, heads_of
 from dgraph.ops import OPS
 from dgraph.program import Program, data_place, data_spec
+from dgraph.rect import Rect
 from dgraph.runtime.cause import warn
 from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.engine import Engine
@@ -58,13 +60,14 @@ class Worker:
         self.engine = Engine(schedule, self.program.layout, self.communicator, optimizer, self._feed, seed)
         self.engine.store.initialise(self.program.graph, seed)
         self.feeder = Feeder(self.engine.fed, self._read, self.program.training, self.program.prefetch)
+        self._preparation: Preparation | None = None
 
     def _feed(self, node: str, places: Places) -> None:
         self.feeder.feed(node, places)
 
     def _read(self, batch: Batch, places: Places) -> None:
         """Fills this rank's part of a batch."""
-        seen = view(self.source, self.spec, batch.epoch)
+        seen = view(self.preparation.prepared(self.source), self.spec, batch.epoch)
         fill(seen, batch.indices, places.get("raw_data"), places.get("labels"))
 
     def where(self) -> str:
@@ -89,6 +92,7 @@ class Worker:
         moment = self.engine.moment
         moment.batch, moment.samples, moment.total = len(batch.indices), there(batch.indices), total
         self.feeder.announce(batch, following)
+        self.prepare()
 
     def forward(self, indices: Array, following: Array | None = None) -> None:
         """The forward nodes alone on a batch, int64 [batch], -1 behind the last sample; `following` is the next one, if known.
@@ -188,15 +192,43 @@ class Worker:
             f"tensor {tensor}, rank {rank}; {f'its input must hold {domain}' if domain else 'try a smaller rate'}",
         )
 
+    # --- preparation
+
+    def prepare(self) -> None:
+        """Fits what prepares the samples, unless it was fitted or loaded before. Collective."""
+        if self._preparation is None:
+            chosen = subset(self.spec, self.program.data, "train")
+            with data_place(self.program.config):
+                self._preparation = fit(self.source, self.spec, chosen, self._need(), self.communicator)
+
+    @property
+    def preparation(self) -> Preparation:
+        """The fitted steps. Raises ValueError before they are."""
+        if self._preparation is None:
+            raise ValueError("nothing was fitted yet")
+        return self._preparation
+
+    def _need(self) -> Need:
+        """What this rank's data nodes need of prepared samples, whatever is drawn to change them."""
+        shape = shape_of(self.spec, self.source)
+        rect = Rect.empty(len(shape))
+        for places in self.engine.fed.values():
+            if "raw_data" in places:
+                fed = places["raw_data"][1]
+                rect = rect.hull(Rect(fed.start[1:], fed.size[1:]))
+        return Need(reach(self.spec.augment, shape, rect), self.program.config.dtype)
+
     # --- checkpoints
 
     def save(self, folder: Path, keep: int) -> Path:
         """Writes parameters, optimizer state and what the loop remembers. Collective."""
+        self.prepare()
         meta = {
             "network": self.program.config.name,
             "updates": self.engine.updates,
             "optimizer": self.program.optimizer.name,
             "identity": identity(self.program.config),
+            "prepare": self.preparation.meta(),
             "loop": self.memory,
             "best": self.best,
         }
@@ -204,7 +236,7 @@ class Worker:
         return write_checkpoint(
             folder,
             self.step,
-            owned(self.program, self.engine),
+            [*owned(self.program, self.engine), *self.preparation.shards()],
             meta,
             communicator.rank,
             communicator.size,
@@ -226,6 +258,7 @@ class Worker:
             warn(line)
         if states:
             require_same_run(self.program.config, checkpoint)
+        self._preparation = load(checkpoint, self.spec, self.source.shape, self._need(), *ranks)
         restore(self.program, self.engine, checkpoint, states)
         self.step = checkpoint.step
         self.engine.updates = int(checkpoint.meta["updates"])
