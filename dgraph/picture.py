@@ -1,7 +1,8 @@
-"""Pictures of a run: how it learned, and what it takes for what.
+"""Pictures of a run: how it learned, and what it takes for what; of a search: what came of what.
 
-In: entries of metrics.jsonl, a confusion matrix. Out: SVG or PNG files, by the suffix of the path. Promise: the only room that
-imports matplotlib, an extra; who enters it without gets one line that says what to install. No display is needed, no state is kept.
+In: entries of metrics.jsonl, a confusion matrix, rows of a search. Out: SVG or PNG files, by the suffix of the path. Promise: the
+only room that imports matplotlib, an extra; who enters it without gets one line that says what to install. No display is needed, no
+state is kept.
 """
 
 from __future__ import annotations
@@ -106,3 +107,34 @@ def draw_confusion(matrix: Sequence[Sequence[int]], title: str) -> Figure:
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
     return figure
+
+
+def draw_search(rows: Entries, paths: Sequence[str], logarithmic: Sequence[str], metric: str, title: str) -> Figure:
+    """The score of every row against each key that was tried, the later the round the darker; against the names of rows where these
+    have any. Rows have `values`, `name`, `round`, `score` (None: failed) and, of the metric's subset, a `deviation`."""
+    scored = [row for row in rows if row["score"] is not None]
+    named = any(row["name"] for row in rows)
+    panels = [*(["name"] if named else []), *paths]
+    figure = new_figure(min(5 * len(panels), 25), 4)
+    figure.suptitle(title)
+    for axes, path in zip(figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True):
+        found = [row["name"] if path == "name" else row["values"][path] for row in scored]
+        _draw_key(axes, found, scored, metric.partition(".")[0])
+        axes.set_xlabel(path)
+        if path in logarithmic:
+            axes.set_xscale("log")
+    figure.axes[0].set_ylabel(metric)
+    return figure
+
+
+def _draw_key(axes: Axes, values: Sequence[Any], rows: Entries, subset: str) -> None:
+    """One panel; what is no number stands in a row of its own, in order of appearance."""
+    scores = [row["score"] for row in rows]
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        words = list(dict.fromkeys(map(str, values)))
+        values = [words.index(str(value)) for value in values]
+        axes.set_xticks(range(len(words)), words, rotation=30, ha="right")
+    spread = [row[subset]["deviation"] for row in rows]
+    axes.errorbar(values, scores, yerr=spread if any(spread) else None, fmt="none", color=GREY, linewidth=0.8)
+    axes.scatter(values, scores, c=[row["round"] for row in rows], cmap="Blues", edgecolors=GREY, vmin=0, zorder=2)
+    axes.grid(alpha=0.3)

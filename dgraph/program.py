@@ -103,7 +103,9 @@ class Program:
         """The config in its node form: every node and parameter declared, no layers. It loads back to the same graph."""
         nodes, parameters = specs_of(self.forward)
         values = {
-            key: value for key, value in self.config.resolved().items() if key not in ("layers", "nodes", "parameters")
+            key: value
+            for key, value in self.config.resolved().items()
+            if key not in ("layers", "nodes", "parameters", "tune")
         }
         return values | {
             "nodes": [plain_node(spec) for spec in nodes],

@@ -67,7 +67,7 @@ class RunFolder:
 
     def append_metrics(self, entry: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl: a JSON object, with null for numbers that are not finite."""
-        line = json.dumps(_plain(entry), allow_nan=False).encode() + b"\n"
+        line = json.dumps(as_json(entry), allow_nan=False).encode() + b"\n"
         self._make()
         with faults(self.path / METRICS), (self.path / METRICS).open("a+b") as file:
             _drop_half_line(file)
@@ -86,14 +86,14 @@ def _fresh(base: Path, name: str) -> Path:
     return next(base / name for name in names if not (base / name).exists())
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """The value as JSON can hold it."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
+        return as_json(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

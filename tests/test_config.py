@@ -73,6 +73,14 @@ nodes:
 parameters:
   c0.W: {init: {xavier: {gain: 2}}, update: update_c0, update_split: {O: y}, shard: false}
 train: {optimizer: {adam: {rate: 1e-3}}, epochs: 2, log_every: 0, keep: 1}
+tune:
+  trials: 6
+  rounds: 2
+  narrow: 0.4
+  seeds: 3
+  metric: test.top5
+  seed: 7
+  keys: {train.optimizer.adam.rate: {log_uniform: [1e-4, 1]}, layers.c0.nonlinearity: {choice: [relu, {elu: {alpha: 2}}]}}
 """
 
 

@@ -17,6 +17,7 @@ from dgraph.runtime.cause import status_of, tell
 
 COMMANDS = {
     "train": "Train a network; start the ranks, or be one of them.",
+    "tune": "Search: many trials of a network, at random from coarse to fine, or row by row of a table.",
     "evaluate": "Loss and accuracy of a checkpoint.",
     "predict": "Class probabilities of a checkpoint, into a file.",
     "export": "A network and its values as an ONNX model, or its values as safetensors.",

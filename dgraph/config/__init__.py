@@ -11,6 +11,7 @@ from dgraph.config.schema import (
     Nonlinearity,
     Shares,
     TrainConfig,
+    TuneConfig,
 )
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Nonlinearity",
     "Shares",
     "TrainConfig",
+    "TuneConfig",
     "load_config",
     "parse_config",
     "parse_data",

@@ -16,11 +16,12 @@ from dgraph.config.block import expand_blocks, leads_inside, override_inside
 from dgraph.config.data import data_reader
 from dgraph.config.layer import layers_reader, nodes_reader, parameters_reader
 from dgraph.config.path import Override, override, read_override
-from dgraph.config.reader import REQUIRED, Key, choice, fault, integer, record, text
+from dgraph.config.reader import REQUIRED, Key, choice, fault, integer, optional, record, text
 from dgraph.config.schema import Config, DataConfig, LayerConfig
 from dgraph.config.section import Axes, read_mesh, split_reader
 from dgraph.config.source import Tree, decode, parse
 from dgraph.config.train import read_train
+from dgraph.config.tune import read_tune
 from dgraph.error import ConfigError, Place
 
 NBYTES = 8 * 2**20
@@ -94,6 +95,7 @@ def _read_config(tree: Tree, origins: Mapping[str, str], file: str, ranks: int |
         "nodes": Key(nodes_reader(split), ()),
         "parameters": Key(parameters_reader(split), ()),
         "train": Key(read_train, REQUIRED),
+        "tune": Key(optional(read_tune), None),
     }
     config = Config(**record(tree, "", keys), source=file, tree=tree, origins=origins)
     if not config.layers and not config.nodes:

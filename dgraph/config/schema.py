@@ -219,6 +219,45 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """What `dgraph tune` tries: either `keys` at random, or the rows of a table, all of `cases` with all of `grid`.
+
+    `keys` gives a range or choice for each dotted path (kinds as `dgraph.config.tune` has them), `grid` a list of values; `cases`
+    are named sets of values by path. `trials` random ones are made in `rounds`; each round searches a range `narrow` times as wide
+    as the one before. Every trial is repeated with `seeds` seeds, from that of the config on. What counts is the figure `metric`
+    of a subset, as `mode` says the least or the largest; random values are a function of `seed` and the trial's number.
+    """
+
+    keys: Mapping[str, Choice]
+    cases: Mapping[str, Attributes]
+    grid: Mapping[str, tuple[Any, ...]]
+    trials: int | None
+    rounds: int
+    narrow: float
+    seeds: int
+    metric: str
+    mode: str
+    seed: int
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every dotted path that is tried, once, in order."""
+        named = (path for values in self.cases.values() for path in values)
+        return tuple(dict.fromkeys((*self.keys, *named, *self.grid)))
+
+    def resolved(self) -> dict[str, Any]:
+        """The section as plain values."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        values["keys"] = {path: {kind.kind: plain_value(kind.options["values"])} for path, kind in self.keys.items()}
+        random = ("keys", "trials", "rounds", "narrow")
+        left_out = () if self.keys else random
+        kept = {
+            key: value for key, value in values.items() if key not in left_out and value is not None and value != {}
+        }
+        return {key: plain_value(value) for key, value in kept.items()}
+
+
+@dataclass(frozen=True)
 class Config:
     """A validated configuration.
 
@@ -235,6 +274,7 @@ class Config:
     nodes: tuple[NodeSpec, ...]
     parameters: tuple[ParameterSpec, ...]
     train: TrainConfig
+    tune: TuneConfig | None
     source: str = field(compare=False)
     tree: Tree = field(compare=False, repr=False)
     origins: Mapping[str, str] = field(default_factory=lambda: EMPTY, compare=False, repr=False)
@@ -265,6 +305,7 @@ class Config:
             "nodes": [plain_node(node) for node in self.nodes],
             "parameters": {parameter.name: plain_parameter(parameter) for parameter in self.parameters},
             "train": self.train.resolved(),
+            "tune": self.tune.resolved() if self.tune else {},
         }
         return {key: value for key, value in sections.items() if value not in ([], {})}
 

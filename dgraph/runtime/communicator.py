@@ -76,6 +76,9 @@ class Communicator(Protocol):
     def barrier(self) -> None:
         """Return when all ranks are here. Collective."""
 
+    def split(self, part: int) -> Communicator:
+        """The ranks that give the same part, as a communicator of their own, in the same order. Collective."""
+
     def abort(self, status: int) -> NoReturn:
         """End all ranks now, with this exit status (1 to 255). Local, from any state."""
 
@@ -128,6 +131,9 @@ class OneRank:
 
     def barrier(self) -> None:
         """All are here."""
+
+    def split(self, part: int) -> Communicator:
+        return OneRank()
 
     def abort(self, status: int) -> NoReturn:
         raise SystemExit(status)

@@ -213,6 +213,13 @@ class MPICommunicator:
     def barrier(self) -> None:
         self._finish(self._world.Ibarrier())
 
+    def split(self, part: int) -> MPICommunicator:
+        chosen = MPI.Intracomm(self._world.Split(part, self.rank))
+        try:
+            return MPICommunicator(chosen, self._largest, self._patient)
+        finally:
+            chosen.Free()
+
     def _finish(self, request: MPI.Request) -> None:
         _complete([request], self._patient)
 

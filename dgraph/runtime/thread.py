@@ -8,6 +8,7 @@ All state is on the board, guarded by one lock:
 
     sends, receives    posts that have no counterpart yet, by (src, dst, tag), oldest first
     rounds             collectives that not all ranks have come to, by the ranks concerned, oldest first
+    boards             those of communicators that were split off, by the ranks concerned, in the order of their making
     error              what ended the run, and the rank that it came from
 """
 
@@ -60,6 +61,7 @@ class _Board:
         self.sends: dict[Key, deque[_Post]] = defaultdict(deque)
         self.receives: dict[Key, deque[_Post]] = defaultdict(deque)
         self.rounds: dict[tuple[str, tuple[int, ...]], deque[_Round]] = defaultdict(deque)
+        self.boards: dict[tuple[int, ...], list[_Board]] = defaultdict(list)
         self.error: tuple[int, BaseException] | None = None
 
     def fail(self, rank: int, error: BaseException) -> None:
@@ -68,6 +70,9 @@ class _Board:
             if self.error is None:
                 self.error = (rank, error)
             self.changed.notify_all()
+            below = [board for boards in self.boards.values() for board in boards]
+        for board in below:
+            board.fail(rank, error)
 
     def check(self) -> None:
         """Raise if another rank has failed. The lock is held."""
@@ -176,6 +181,7 @@ class ThreadCommunicator:
     def __init__(self, board: _Board, rank: int) -> None:
         self._board, self.rank, self.size = board, rank, board.size
         self._all = tuple(range(board.size))
+        self._splits: dict[tuple[int, ...], int] = defaultdict(int)
         self.host = f"thread{rank}"
 
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
@@ -218,6 +224,17 @@ class ThreadCommunicator:
 
     def barrier(self) -> None:
         self._meet("all", self._all, "a barrier", b"")
+
+    def split(self, part: int) -> ThreadCommunicator:
+        parts = self._meet("all", self._all, "a split", str(part).encode())
+        ranks = tuple(rank for rank in self._all if parts[rank] == parts[self.rank])
+        number = self._splits[ranks]
+        self._splits[ranks] += 1
+        with self._board.changed:
+            boards = self._board.boards[ranks]
+            if len(boards) == number:
+                boards.append(_Board(len(ranks), self._board.deadline))
+        return ThreadCommunicator(boards[number], ranks.index(self.rank))
 
     def _meet(self, kind: str, ranks: tuple[int, ...], what: str, value: bytes | None) -> dict[int, Any]:
         """What every rank brought to a collective that blocks."""

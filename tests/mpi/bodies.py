@@ -109,6 +109,26 @@ def bytes_of_all(communicator):
     communicator.barrier()
 
 
+def parts_of_ranks(communicator):
+    """Every third rank, and the others; twice, for each split is new."""
+    rank, size = communicator.rank, communicator.size
+    for shift in (0, 1):
+        mine = [r for r in range(size) if (r + shift) % 3 // 2 == (rank + shift) % 3 // 2]
+        part = communicator.split((rank + shift) % 3 // 2)
+        assert (part.rank, part.size) == (mine.index(rank), len(mine))
+        gathered = part.gather(bytes([rank]))
+        assert gathered is None if part.rank else gathered == [bytes([r]) for r in mine]
+        if part.size > 1:
+            total = np.full(3, float(rank))
+            exchange = part.all_reduce(tuple(range(part.size)), total, 0)
+            exchange.start()
+            exchange.wait()
+            assert total.tolist() == [sum(mine)] * 3
+        part.barrier()
+        part.close()
+    communicator.barrier()
+
+
 BODIES = [
     numbers_of_ranks,
     ring,
@@ -117,4 +137,5 @@ BODIES = [
     no_messages,
     sums,
     bytes_of_all,
+    parts_of_ranks,
 ]

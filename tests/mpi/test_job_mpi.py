@@ -31,6 +31,19 @@ def good(done):
     return done
 
 
+def test_a_search_on_parts_of_the_ranks_finds_what_one_rank_finds(tmp_path):
+    rows = []
+    for ranks, side in ((1, 1), (4, 2)):
+        options = ("--side", side, "--run", tmp_path / str(ranks), "--json", "--no-pictures")
+        keys = settings(
+            tune="{trials: 4, rounds: 2, metric: train.loss, keys: {train.optimizer.sgd.rate: {uniform: [0.1, 2]}}}"
+        )
+        done = good(finish(start_front("tune", CONFIGS / "and.yaml", "-n", ranks, *options, *keys)))
+        rows.append(json.loads(done.out.splitlines()[-1])["trials"])
+    assert [row["values"] for row in rows[0]] == [row["values"] for row in rows[1]]
+    np.testing.assert_allclose([row["score"] for row in rows[0]], [row["score"] for row in rows[1]], rtol=1e-5)
+
+
 def test_a_running_job_dumps_what_trace_prints(tmp_path):
     config = CONFIGS / "reference.yaml"
     good(finish(start_front("train", config, "-n", 4, "--trace", "--run", tmp_path, *SMALL)))
