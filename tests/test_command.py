@@ -1,6 +1,7 @@
 """The commands: what they promise with --json, and what they do without."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -163,3 +164,32 @@ def test_help_of_a_command(command, capsys):
         main([command, "--help"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out.startswith(f"Usage: dgraph {command}")
+
+
+@pytest.mark.parametrize("labels", ["classes: 3", "label_shape: [1]"])
+def test_a_confusion_matrix_is_shown_where_there_is_one(labels, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loss = "squared_error: {}" if "shape" in labels else "cross_entropy: {}"
+    text = f"""
+data: {{source: synthetic, shape: [2], {labels}, batch: 4, samples: 12, shares: {{train: 0.5, test: 0.5}}}}
+layers:
+  - {{name: l, linear: {{features: {1 if "shape" in labels else 3}}}}}
+  - {{name: out, {loss}}}
+train: {{optimizer: {{sgd: {{rate: 0.1}}}}, steps: 2}}
+"""
+    Path("net.yaml").write_text(text)
+    for words in (["train", "net.yaml", "--run", "run"], ["evaluate", "net.yaml", "--checkpoint", "run"]):
+        with pytest.raises(SystemExit) as left:
+            main([*words, "--confusion"])
+        out = capsys.readouterr().out
+        assert left.value.code == 0
+        assert out.count("label \\ found  0  1  2") == (labels == "classes: 3")
+
+
+def test_output_that_is_read_no_further(one_rank, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "dgraph", "train", str(one_rank), "--run", str(tmp_path / "run")]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "nobody reads the output any more\n")

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dgraph.error import DgraphError
-from dgraph.runtime.cause import status_of, tell
+from dgraph.runtime.cause import PIPE_STATUS, status_of, tell
 
 COMMANDS = {
     "train": "Train a network; start the ranks, or be one of them.",
@@ -79,5 +79,5 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(status_of(error)) from None
     except BrokenPipeError:
         sys.stderr.close()
-        raise SystemExit(141) from None
+        raise SystemExit(PIPE_STATUS) from None
     raise SystemExit(result if isinstance(result, int) else 0)

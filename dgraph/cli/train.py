@@ -156,7 +156,7 @@ def _say(result: Mapping[str, Any], as_json: bool, confusion: bool) -> None:
         found = result[name]
         if found:
             print(measured_text(name, found))
-    if confusion and result["test"]:
+    if confusion and "confusion" in (result["test"] or {}):
         print(confusion_text(result["test"]["confusion"]))
     best = result["best"]
     if best:

@@ -172,7 +172,8 @@ def variant(tree: Tree, path: str, kinds: Mapping[str, Keys]) -> tuple[str, dict
         name, body = next(iter(tree.value.items()))
         where = tree.keys[name]
     else:
-        raise fault(tree, path, f"one of {', '.join(kinds)}", "a name, or a mapping with one key")
+        more = f", not of {' and '.join(tree.value)}" if isinstance(tree.value, dict) and tree.value else ""
+        raise fault(tree, path, f"one of {', '.join(kinds)}", f"a name, or a mapping with one key{more}")
     if name not in kinds:
         raise ConfigError(f"{path} cannot be {quote(name)}", nearest(name, kinds), where)
     return name, record(body, below(path, name), kinds[name])

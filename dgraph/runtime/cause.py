@@ -12,6 +12,8 @@ from dgraph.error import DgraphError
 
 _DEFECT_STATUS = 1
 _INTERRUPT_STATUS = 130
+PIPE_STATUS = 141
+"""Of a command whose output is read no further, as `head` does: what a shell gives for SIGPIPE."""
 
 
 def status_of(error: BaseException) -> int:
@@ -20,6 +22,8 @@ def status_of(error: BaseException) -> int:
         return error.status
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPT_STATUS
+    if isinstance(error, BrokenPipeError):
+        return PIPE_STATUS
     if isinstance(error, SystemExit):
         code = error.code
         return code if isinstance(code, int) else int(code is not None)
@@ -32,6 +36,8 @@ def tell(error: BaseException, place: str = "") -> None:
         text = str(error)
     elif isinstance(error, KeyboardInterrupt):
         text = "interrupted"
+    elif isinstance(error, BrokenPipeError):
+        text = "nobody reads the output any more"
     elif isinstance(error, SystemExit):
         text = error.code if isinstance(error.code, str) else ""
     else:
