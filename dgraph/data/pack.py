@@ -16,6 +16,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dgraph.data.array import ArraySource
 from dgraph.data.reader.hdf5 import CLASSES, NAMES, h5py
 from dgraph.data.spec import Array, Source
@@ -64,13 +66,13 @@ def pack(
     library = h5py()
     with faults(path), beside(path) as other:
         try:
-            with library.File(other, "w") as file:
+            with library.File(other, "w", libver=("v110", "v110")) as file:  # Its headers have sums.
                 x = _written(file, "x", read, indices, source.shape, compress, report)
                 y = _written(file, "y", source.labels, indices, source.label_shape, compress)
                 if source.classes is not None:
                     y.attrs[CLASSES] = source.classes
                 if names:
-                    y.attrs[NAMES] = list(names)
+                    y.attrs[NAMES] = np.array([name.encode() for name in names])
                 dtype = x.dtype.name
         except RuntimeError as error:  # What the library raises where a disk is full.
             raise DataError(f"{path}: cannot be written", str(error).splitlines()[0]) from None

@@ -36,9 +36,20 @@ def open_hdf5(path: str, labels: str | None, spec: DataSpec) -> Pair:
     with _file(path) as file:
         x = _values(path, file, spec.x or "x")
         y = _values(path, file, spec.y or "y")
-        said = file[spec.y or "y"].attrs
-        named = tuple(map(str, said.get(NAMES, ())))
-        return Pair(x, y, len(named) or int(said.get(CLASSES, 0)) or None, named=named)
+        named, classes = _classes(file[spec.y or "y"].attrs)
+        return Pair(x, y, classes, named=named)
+
+
+def _classes(attributes: Any) -> tuple[tuple[str, ...], int | None]:
+    """The names of classes and how many there are, as far as y says so. Only strings of fixed length are looked at: those of any
+    length lie elsewhere in a file, and the library may search a damaged one for them without an end."""
+    names, classes = (attributes.get_id(key) if key in attributes else None for key in (NAMES, CLASSES))
+    if names is not None and names.dtype.kind == "S" and len(names.shape) == 1:
+        named = tuple(name.decode() for name in attributes[NAMES].tolist())
+        return named, len(named)
+    if classes is not None and classes.dtype.kind in "iu" and not classes.shape:
+        return (), int(attributes[CLASSES]) or None
+    return (), None
 
 
 def h5py() -> Any:
@@ -83,10 +94,11 @@ def _values(path: str, file: Any, name: str) -> Values:
         raise DataError(f"{path}: it has no dataset {name}", f"at its top it has {known}")
     if found.shape is None or not found.shape:
         raise DataError(f"{path}: {name} is no array", "an array [n, ...] is needed")
-    if library.check_string_dtype(found.dtype) is not None and len(found.shape) == 1:
-        return Held(path, np.array(found.asstr()[...], dtype=np.str_))
+    if found.dtype.kind == "S" and len(found.shape) == 1:
+        _require_written(path, name, found)
+        return Held(path, np.char.decode(found[...], "utf-8"))
     if found.dtype.kind not in "fiub":
-        return Held(path, np.empty(found.shape[:1], found.dtype))
+        raise DataError(f"{path}: {name} is {found.dtype}", "it needs numbers, or y names of classes, of fixed length")
     _require_written(path, name, found)
     offset = _place(library, found)
     if offset is not None:
