@@ -366,3 +366,20 @@ def test_labels_may_be_volumes(tmp_path, writer, given, classes):
     assert describe(spec) == Description(3, (2, 40, 33), classes, (1, 40, 33))
     labels = open_source(spec).labels(np.array([2, 0]), Rect((0, 30, 1), (1, 10, 32)))
     assert np.array_equal(labels, y[[2, 0], :, 30:, 1:])
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("options", "y"), [({}, 3.5), ({"chunks": (2, 3, 2, 2)}, [3.5, 1, 2])])
+def test_every_file_may_be_one_sample(tmp_path, options, y, last):
+    volumes = np.random.default_rng(0).random((3, 4, 6, 5, 2), np.float32)
+    for k, volume in enumerate(volumes):
+        with h5py.File(tmp_path / f"{k}.h5", "w") as file:
+            file.create_dataset("x", data=volume, **options)
+            file["y"] = np.array(y) + k
+    wanted = np.moveaxis(volumes, -1, 1) if last else volumes
+    spec = DataSpec("hdf5", wanted.shape[1:], path=str(tmp_path / "*.h5"), channels_last=last or None)
+    assert describe(spec) == Description(3, wanted.shape[1:], None, (np.size(y), 1, 1, 1))
+    source, rect = open_source(spec), Rect((1, 1, 1, 1), (1, 3, 4, 1))
+    assert np.array_equal(source.read(np.array([2, 0, 2]), rect), wanted[[2, 0, 2]][(slice(None), *rect.slices())])
+    labels = source.labels(np.array([1, 2]), Rect.whole(source.label_shape))
+    assert np.array_equal(labels.reshape(2, -1), np.array([1, 2])[:, None] + np.reshape(y, (1, -1)))

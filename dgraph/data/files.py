@@ -30,6 +30,7 @@ from dgraph.data.values import (
     ChannelsLast,
     Held,
     Joined,
+    One,
     Values,
     bites,
     fits,
@@ -131,6 +132,8 @@ def _opened(spec: DataSpec, path: str, labels: str | None) -> Pair:
     x, y = pair.x, pair.y
     if x.dtype.kind not in "fiub" or y.dtype.kind not in ("fiuU" if spec.source != "npz" else "fiu"):
         raise DataError(f"{path}: x is {x.dtype} and y {y.dtype}", "they need numbers")
+    if _is_one(spec, x):
+        x, y = One(x), y if y.shape[0] == 1 < len(y.shape) else One(y)
     if spec.channels_last and len(x.shape) > 2:
         x, y = ChannelsLast(x), ChannelsLast(y) if len(y.shape) == len(x.shape) else y
     sample = pair.shape or x.shape[1:]
@@ -144,6 +147,18 @@ def _opened(spec: DataSpec, path: str, labels: str | None) -> Pair:
         own = spec.label_shape
     y = shaped(y, padded(own, sample))
     return replace(pair, x=shaped(x, sample), y=_kept(y))
+
+
+def _is_one(spec: DataSpec, x: Values) -> bool:
+    """Whether the array of a file is not samples of the shape that the spec wants, but one."""
+    if spec.shape is None or fits(x.shape[1:], spec.shape):
+        return False
+    return without_ones(_first(spec, x.shape)) == without_ones(spec.shape) and len(x.shape) > 1
+
+
+def _first(spec: DataSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a sample with its channels first."""
+    return (shape[-1], *shape[:-1]) if spec.channels_last else shape
 
 
 def _kept(y: Values) -> Values:

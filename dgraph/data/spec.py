@@ -34,7 +34,8 @@ class DataSpec:
     ----------
     source: synthetic, ring, table, digits, sklearn, or what kind the files are: npz, npy, hdf5, idx, cifar, csv, folder, utkface.
     shape: [C, spatial...] of one sample; needed by synthetic, a claim to be checked for the others. Of arrays in files it may
-        also say where 1s are that the file leaves out, and what is the shape of samples that are rows.
+        also say where 1s are that the file leaves out, what is the shape of samples that are rows, and that every file is
+        one sample.
     classes: how many classes labels have; needed by synthetic, a claim to be checked for the others. Without it, `label_shape`
         asks for real targets.
     samples: how many; needed by synthetic and ring, a claim to be checked for the others.

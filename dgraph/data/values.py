@@ -215,6 +215,36 @@ class Folded:
 
 
 @dataclass(frozen=True)
+class One:
+    """An array that is one sample."""
+
+    values: Values
+
+    @property
+    def path(self) -> str:
+        return self.values.path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, *self.values.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    def load(self) -> None:
+        self.values.load()
+
+    def read(self, indices: Array, rect: Rect) -> Array:
+        places = np.arange(rect.start[0], rect.stop[0])
+        sample = self.values.read(places, Rect(rect.start[1:], rect.size[1:]))[None]
+        return sample if len(indices) == 1 else np.repeat(sample, len(indices), axis=0)
+
+    def where(self, index: int) -> str:
+        return self.values.path
+
+
+@dataclass(frozen=True)
 class ChannelsLast:
     """Values [n, spatial..., C] as [n, C, spatial...]."""
 

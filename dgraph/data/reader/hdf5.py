@@ -92,6 +92,8 @@ def _values(path: str, file: Any, name: str) -> Values:
     if not isinstance(found, library.Dataset):
         known = ", ".join(sorted(file)[:12]) or "nothing"
         raise DataError(f"{path}: it has no dataset {name}", f"at its top it has {known}")
+    if found.shape == () and found.dtype.kind in "fiub":
+        return Held(path, found[()].reshape(1))
     if found.shape is None or not found.shape:
         raise DataError(f"{path}: {name} is no array", "an array [n, ...] is needed")
     if found.dtype.kind == "S" and len(found.shape) == 1:
