@@ -1,10 +1,12 @@
-"""Forward graph -> training graph: gradient, zeroing and update nodes.
+"""Forward graph -> training graph: gradient, zeroing, measure and update nodes.
 
-In: a forward graph. Out: a larger graph, in dependency order: forward, zeroing, gradient (in reverse), update. Promise: every
-parameter that a loss depends on has an update node; nothing is computed for tensors that no parameter stands behind.
+In: a forward graph. Out: a larger graph, in dependency order: forward, zeroing, gradient (in reverse), measure, update. Promise:
+every parameter that a loss depends on has an update node; nothing is computed for tensors that no parameter stands behind.
 
     x --> [op] --> y             y.grad --> [op.grad] --> x.grad     the gradient op has the maps of its op,
     w -->                             x, w -->       --> w.grad      read and written the other way round
+
+    w.grad --> [gradient_norm_w] --> gradient.norms (a row of it) --> [update_w], and all others     where updates need norms
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from dgraph.error import ConfigError
-from dgraph.graph.node import Graph, Op, OpNode, State, TensorNode, family
-from dgraph.ops.frame import update_access, zero_access
+from dgraph.graph.fan import is_weight
+from dgraph.graph.node import EMPTY, Graph, Op, OpNode, State, TensorNode, family
+from dgraph.ops.frame import measure_access, update_access, zero_access
 
 
-def add_gradients(graph: Graph, table: Mapping[str, Op]) -> Graph:
-    """The training graph of a forward graph with at least one loss.
+def add_gradients(graph: Graph, table: Mapping[str, Op], norms: Mapping[str, int] = EMPTY) -> Graph:
+    """The training graph of a forward graph with at least one loss. `norms`: what updates need to be measured before, `gradient` or
+    `step`, in this order, and how many numbers of each parameter.
 
     Raises ConfigError where there is no loss, where a loss depends on a parameter through something that has no
     gradient, and where a parameter is not reached.
@@ -33,8 +37,10 @@ def add_gradients(graph: Graph, table: Mapping[str, Op]) -> Graph:
             backward.append(node)
     if not backward:
         raise ConfigError("nothing to train: no loss depends on a parameter", "add a softmax layer")
-    zeros = [_zero_node(tensor) for tensor in gradients.values()]
-    updates = [_update_node(parameter, gradients) for parameter in graph.parameters]
+    measured = _norm_tensors(graph, norms)
+    zeros = [_zero_node(tensor) for tensor in (*gradients.values(), *measured.values())]
+    backward += _measure_nodes(graph, gradients, measured)
+    updates = [_update_node(graph, row, gradients, measured) for row in range(len(graph.parameters))]
     updates += [
         _follow_node(op, tensor, table[op.op].states[port])
         for op in graph.ops.values()
@@ -43,7 +49,8 @@ def add_gradients(graph: Graph, table: Mapping[str, Op]) -> Graph:
     ]
     ops = {op.name: op for op in (*graph.ops.values(), *zeros, *backward, *updates)}
     _check_names([op.name for op in (*graph.ops.values(), *zeros, *backward, *updates)])
-    return Graph(graph.name, MappingProxyType(ops), MappingProxyType({**graph.tensors, **gradients}))
+    tensors = {**graph.tensors, **gradients, **{tensor.name: tensor for tensor in measured.values()}}
+    return Graph(graph.name, MappingProxyType(ops), MappingProxyType(tensors))
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -144,7 +151,46 @@ def _zero_node(tensor: TensorNode) -> OpNode:
     )
 
 
-def _update_node(parameter: TensorNode, gradients: Mapping[str, TensorNode]) -> OpNode:
+def _norm_tensors(graph: Graph, norms: Mapping[str, int]) -> dict[str, TensorNode]:
+    """Stage -> tensor [parameters, numbers], one row for each."""
+    found = {}
+    for stage, columns in norms.items():
+        name = f"{stage}.norms"
+        if name in graph.tensors or f"{name}.grad" in graph.tensors:
+            writer = graph.writers.get(name) or ((name, ""),)
+            raise ConfigError(f"tensor {name} has the name of the norms of updates", "rename it").about(writer[0][0])
+        found[stage] = TensorNode(name, (len(graph.parameters), columns), "norms")
+    return found
+
+
+def _measure_nodes(graph: Graph, gradients: Mapping[str, TensorNode], norms: Mapping[str, TensorNode]) -> list[OpNode]:
+    """What finds the norms of every parameter, stage by stage; a stage may read those before it."""
+    nodes, before = [], dict[str, TensorNode]()
+    for stage, tensor in norms.items():
+        for row, parameter in enumerate(graph.parameters):
+            gradient = f"{parameter.name}.grad"
+            if gradient not in gradients:
+                continue
+            attributes = {"row": row, "stage": stage, "parameter": parameter.name}
+            dims = {"gradient": parameter.dim, "norms": tensor.dim, **{port: one.dim for port, one in before.items()}}
+            nodes.append(
+                OpNode(
+                    name=f"{stage}_norm_{parameter.name}",
+                    op="measure",
+                    kind="measure",
+                    inputs=(("gradient", gradient), *((port, one.name) for port, one in before.items())),
+                    outputs=(("norms", tensor.name),),
+                    access=measure_access(attributes, dims),
+                    attributes=MappingProxyType(attributes),
+                )
+            )
+        before[f"{stage}_norms"] = tensor
+    return nodes
+
+
+def _update_node(graph: Graph, row: int, gradients: Mapping[str, TensorNode],
+                 norms: Mapping[str, TensorNode]) -> OpNode:  # fmt: skip
+    parameter = graph.parameters[row]
     gradient = f"{parameter.name}.grad"
     if gradient not in gradients:
         raise ConfigError(
@@ -154,9 +200,15 @@ def _update_node(parameter: TensorNode, gradients: Mapping[str, TensorNode]) -> 
         name=parameter.attributes["update"],
         op="update",
         kind="update",
-        inputs=(("gradient", gradient),),
+        inputs=(("gradient", gradient), *((f"{stage}_norms", tensor.name) for stage, tensor in norms.items())),
         outputs=(("output", parameter.name),),
-        access=update_access({}, {"gradient": parameter.dim}),
+        access=update_access(
+            {}, {"gradient": parameter.dim, **{f"{stage}_norms": tensor.dim for stage, tensor in norms.items()}}
+        ),
+        attributes=MappingProxyType(
+            {"row": row, "weight": is_weight(graph, parameter.name)}
+            | {key: parameter.attributes[key] for key in ("rate", "penalty")}
+        ),
         split=parameter.attributes["update_split"],
     )
 

@@ -35,13 +35,14 @@ def predict(worker: Worker, name: str) -> dict[str, Array] | None:
     ports = dict((*head.inputs, *head.outputs))
     tensor = ports.get("probability", ports["input"])
     rows, numbers = [], []
-    for indices, following in batches.pairs():
-        worker.forward(indices, following)
-        whole = gather_tensor(worker, tensor)
-        there = indices >= 0
-        if whole is not None:
-            rows.append(whole[there])
-            numbers.append(indices[there])
+    with worker.engine.averaged():
+        for indices, following in batches.pairs():
+            worker.forward(indices, following)
+            whole = gather_tensor(worker, tensor)
+            there = indices >= 0
+            if whole is not None:
+                rows.append(whole[there])
+                numbers.append(indices[there])
     if worker.communicator.rank:
         return None
     dim = worker.program.graph.tensors[tensor].dim

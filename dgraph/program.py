@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from dgraph.autodiff import add_gradients
+from dgraph.average import Average
 from dgraph.config import Config, DataConfig, plain_node, plain_parameter
 from dgraph.data import OPENERS, DataSpec, Description, describe, require_samples, subset
 from dgraph.error import CheckError, ConfigError, DataError, DgraphError
@@ -21,14 +22,16 @@ from dgraph.graph.build import build_graph, specs_of
 from dgraph.graph.node import Graph
 from dgraph.graph.sample import samples_first
 from dgraph.graph.spec import NodeSpec
-from dgraph.kernels.numpy import KERNELS, UPDATES
+from dgraph.kernels.numpy import KERNELS
+from dgraph.kernels.numpy.update import Recipe
 from dgraph.layout import Layout, Mesh, assign_layout, part_readers
 from dgraph.models import expand, place_of
 from dgraph.ops import DECLARED, OPS
 from dgraph.ops.metric import FIGURES
+from dgraph.optimizer import Optimizer
 from dgraph.plan.check import Finding, check_plan
 from dgraph.plan.make import Plan, make_plan
-from dgraph.runtime.engine import Optimizer
+from dgraph.rate import Rate
 from dgraph.schedule.buffer import memory_orders
 from dgraph.schedule.check import check_progress, postings
 from dgraph.schedule.step import Schedule, make_schedule
@@ -79,7 +82,7 @@ class Program:
     def schedule(self, plan: Plan) -> Schedule:
         """The ordered steps and buffers of the plan's rank."""
         states = len(self.optimizer.states)
-        workspace = UPDATES[self.optimizer.name].workspace(self.config.dtype)
+        workspace = self.optimizer.recipe.workspace(self.config.dtype)
         batches, ahead = self.config.train.accumulate, (2 if self.training else 1) if self.prefetch else 0
         return make_schedule(
             self.layout, plan, KERNELS, self.config.dtype, states, workspace, self._orders, batches, ahead
@@ -121,7 +124,7 @@ class Program:
 
     def _parts(self) -> Iterator[bytes]:
         config = self.config
-        yield repr((config.dtype, config.seed, self.optimizer.name, sorted(self.optimizer.hyper.items()))).encode()
+        yield repr((config.dtype, config.seed, self.optimizer)).encode()
         yield repr((self.layout.mesh, tuple(self.graph.ops), config.data.batch, config.train.accumulate)).encode()
         for name, tensor in self.layout.tensors.items():
             yield name.encode()
@@ -150,10 +153,63 @@ def section_spec(data: DataConfig, seed: int) -> DataSpec:
     return DataSpec(**(same | changed))
 
 
-def optimizer_of(config: Config) -> Optimizer:
-    """The rule and numbers of all update nodes."""
-    rule = config.train.optimizer
-    return Optimizer(rule.kind, rule.options)
+def optimizer_of(config: Config, epoch: int) -> Optimizer:
+    """How parameters are updated; `epoch` is how many steps an epoch has."""
+    train = config.train
+    options, penalty = dict(train.optimizer.options), train.penalty
+    recipe = Recipe(
+        train.optimizer.kind,
+        options,
+        l1=penalty.l1 if penalty else 0.0,
+        l2=penalty.l2 if penalty else 0.0,
+        clip=train.clip,
+        averaged=train.average is not None,
+    )
+    return Optimizer(
+        recipe,
+        rate_of(config, epoch),
+        average_of(config, epoch),
+        penalise_all=penalty is not None and penalty.biases,
+        decay_all=options.get("biases", False),
+    )
+
+
+def rate_of(config: Config, epoch: int) -> Rate:
+    """The rate of every step. A schedule of no said length is as long as the run, but for a warm-up that comes before it."""
+    train = config.train
+    options, warmup = dict(train.schedule.options), 0
+    if train.warmup is not None:
+        warmup = train.warmup.steps if train.warmup.steps is not None else (train.warmup.epochs or 0) * epoch
+    unit = 1 if options.get("per") == "step" else epoch
+    if "length" in options and options["length"] is None:
+        steps = train.steps if train.steps is not None else (train.epochs or 0) * epoch
+        before = warmup if train.warmup is None or train.warmup.shift else 0
+        options["length"] = max(1, -(-(steps - before) // unit))
+    return Rate(
+        base=float(train.optimizer.options["rate"]),
+        curve=train.schedule.kind,
+        options=options,
+        scale=1.0 if train.scale_rate is None else config.data.batch * train.accumulate / train.scale_rate,
+        epoch=unit,
+        warmup=warmup,
+        start=0.0 if train.warmup is None else train.warmup.start,
+        shift=train.warmup is None or train.warmup.shift,
+    )
+
+
+def average_of(config: Config, epoch: int) -> Average | None:
+    """When weights go into their average."""
+    if config.train.average is None:
+        return None
+    options = config.train.average.options
+    begin = options["from"] * (epoch if options["per"] == "epoch" else 1)
+    return Average(begin, epoch if options["every"] == "epoch" else 1, options.get("decay"))
+
+
+def steps_of_epoch(config: Config, data: Description) -> int:
+    """How many steps an epoch has; 1 where there is nothing to train on."""
+    samples = len(subset(data_spec(config), data, "train"))
+    return max(1, -(-samples // (config.data.batch * config.train.accumulate)))
 
 
 def compile_config(config: Config, training: bool = True) -> Program:
@@ -168,9 +224,10 @@ def compile_config(config: Config, training: bool = True) -> Program:
         mesh = Mesh.of(config.mesh)
         if mesh.ranks > 1:
             forward = part_readers(forward, assign_layout(forward, mesh, OPS), OPS)
-        graph = add_gradients(forward, OPS) if training else forward
+        optimizer = optimizer_of(config, steps_of_epoch(config, data))
+        graph = add_gradients(forward, OPS, optimizer.norms) if training else forward
         layout = assign_layout(graph, mesh, OPS, config.train.shard)
-    return Program(config, data, forward, graph, layout, optimizer_of(config))
+    return Program(config, data, forward, graph, layout, optimizer)
 
 
 def forward_graph(config: Config, training: bool = False) -> tuple[Description, tuple[NodeSpec, ...], Graph]:

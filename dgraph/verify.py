@@ -81,8 +81,9 @@ def _run_rank(program: Program, communicator: Communicator, steps: int) -> tuple
         value = worker.engine.value(tensor.name) if tensor.role in ("gradient", "parameter", "state") else None
         if value is not None:
             found[tensor.name] = (program.layout.read_rect(tensor.name, communicator.rank), value.copy())
-    worker.forward(worker.batches("train", shuffle=True).indices(0, 0))
-    metrics.append(worker.metrics())
+    with worker.engine.averaged():
+        worker.forward(worker.batches("train", shuffle=True).indices(0, 0))
+        metrics.append(worker.metrics())
     communicator.close()
     return metrics, found
 

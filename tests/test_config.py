@@ -133,7 +133,7 @@ def test_the_reference_reads_as_it_says():
     assert first.affine == AffineConfig(True, "all")
     assert first.nonlinearity == Nonlinearity("tanh", {})
     assert dict(last.loss_split) == {"N": Split(("y", "x"))}
-    assert config.train.optimizer == Choice("sgd", {"rate": 0.01, "momentum": 0.0})
+    assert config.train.optimizer == Choice("sgd", {"rate": 0.01, "momentum": 0.0, "dampening": 0.0, "nesterov": False})
     assert (config.train.steps, config.train.epochs) == (3, None)
 
 

@@ -16,7 +16,15 @@ kept names so is kept as well, so that the best never goes before another takes 
 
 from dgraph.checkpoint.choice import choose_checkpoint, sound_checkpoint
 from dgraph.checkpoint.form import Shard
-from dgraph.checkpoint.reading import Checkpoint, open_checkpoint
+from dgraph.checkpoint.reading import Checkpoint, open_checkpoint, used
 from dgraph.checkpoint.writing import write_checkpoint
 
-__all__ = ["Checkpoint", "Shard", "choose_checkpoint", "open_checkpoint", "sound_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Shard",
+    "choose_checkpoint",
+    "open_checkpoint",
+    "sound_checkpoint",
+    "used",
+    "write_checkpoint",
+]

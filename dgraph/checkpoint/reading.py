@@ -101,6 +101,12 @@ class Checkpoint:
         self._sound.add(shard)
 
 
+def used(checkpoint: Checkpoint, parameter: str) -> str:
+    """The tensor with the values of a parameter that are to be used: the average of training where it keeps one, else its own."""
+    average = f"{parameter}:average"
+    return average if checkpoint.meta.get("averages") and average in checkpoint.tensors else parameter
+
+
 def _checksum(file: BinaryIO, nbytes: int) -> int:
     crc = 0
     while nbytes and (bite := file.read(min(BITE, nbytes))):

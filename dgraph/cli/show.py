@@ -13,7 +13,7 @@ from dgraph.config import load_config, to_yaml
 from dgraph.layout.dump import dump, dump_text
 from dgraph.ops import OPS
 from dgraph.program import Program, compile_config, plan_summary
-from dgraph.schedule.step import Compute, Start, Step, Update, Wait, Zero
+from dgraph.schedule.step import Compute, Measure, Start, Step, Update, Wait, Zero
 
 STAGES = ("config", "graph", "layout", "plan", "schedule")
 
@@ -76,6 +76,8 @@ def _step(step: Step) -> str:
             )
         case Zero(node=node, elided=elided):
             return f"zero     {node}" + ("  (elided: the first writer assigns)" if elided else "")
+        case Measure(node=node, pieces=pieces):
+            return f"measure  {node}  {' '.join(map(str, pieces))}"
         case Update(node=node, target=(_, rect)):
             return f"update   {node}  {rect}"
         case Start(transfer=transfer):

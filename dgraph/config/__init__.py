@@ -9,9 +9,11 @@ from dgraph.config.schema import (
     DataConfig,
     LayerConfig,
     Nonlinearity,
+    Penalty,
     Shares,
     TrainConfig,
     TuneConfig,
+    Warmup,
 )
 
 __all__ = [
@@ -21,9 +23,11 @@ __all__ = [
     "DataConfig",
     "LayerConfig",
     "Nonlinearity",
+    "Penalty",
     "Shares",
     "TrainConfig",
     "TuneConfig",
+    "Warmup",
     "load_config",
     "parse_config",
     "parse_data",

@@ -22,12 +22,13 @@ from dgraph.config.reader import (
     fault,
     items,
     literal,
+    optional,
     record,
     text,
     variant,
 )
 from dgraph.config.schema import AffineConfig, LayerConfig, Nonlinearity, Splits
-from dgraph.config.section import COUNT, IDENTIFIER, LETTER, LETTERS, NAME, read_init
+from dgraph.config.section import COUNT, IDENTIFIER, LETTER, LETTERS, NAME, POSITIVE, read_init
 from dgraph.config.source import Tree, quote
 from dgraph.error import ConfigError, Place
 from dgraph.graph.node import EMPTY, Attributes
@@ -254,6 +255,8 @@ def parameters_reader(split: Reader[Splits]) -> Reader[tuple[ParameterSpec, ...]
         "update": Key(read_name, None),
         "update_split": Key(split, None),
         "shard": Key(boolean, None),
+        "rate": Key(POSITIVE, 1.0),
+        "penalty": Key(optional(boolean), None),
     }
     names = entries(lambda tree, path: tree, NAME)
 

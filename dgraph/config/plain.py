@@ -90,4 +90,8 @@ def plain_parameter(spec: ParameterSpec) -> dict[str, Any]:
         entry["update_split"] = plain_split(spec.update_split)
     if spec.shard is not None:
         entry["shard"] = spec.shard
+    if spec.rate != 1:
+        entry["rate"] = spec.rate
+    if spec.penalty is not None:
+        entry["penalty"] = spec.penalty
     return entry

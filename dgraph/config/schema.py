@@ -190,10 +190,41 @@ class StopConfig:
 
 
 @dataclass(frozen=True)
+class Warmup:
+    """A rate that rises at every step, in a straight line from a share `start` (key `from`) of itself to all of it, over so many
+    `steps` or `epochs`. `shift`: the schedule begins when the warm-up ends; else both begin at once."""
+
+    steps: int | None
+    epochs: int | None
+    start: float
+    shift: bool
+
+    def resolved(self) -> dict[str, Any]:
+        """The section as plain values."""
+        entry = {"steps": self.steps, "epochs": self.epochs, "from": self.start, "shift": self.shift}
+        return {key: value for key, value in entry.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Adds `l1 * sign(w) + l2 * w` to the gradient of weights; with `biases`, of all parameters."""
+
+    l1: float
+    l2: float
+    biases: bool
+
+    def resolved(self) -> dict[str, Any]:
+        """The section as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How long to train, and how: exactly one of `steps` and `epochs` is given.
 
-    `optimizer` is a choice as the table in `dgraph.config.train` has them.
+    `optimizer`, `schedule` (of its rate) and `average` (of the weights; None: there is none) are choices as the tables in
+    `dgraph.config.train` have them. `scale_rate` is the batch for which the rate is meant (None: the one there is); `clip` the
+    largest norm of all gradients together (None: any).
     A step adds up the gradients of `accumulate` batches. `log_every` counts steps, `validate_every` and `checkpoint_every` epochs,
     `checkpoint_steps` steps (0: never); `keep` is how many checkpoints are kept, besides the one whose validation was the `best` by
     this figure (none: no best one is kept); `stop` ends the run early; `shard` is what parameters do that do not say (see
@@ -201,6 +232,12 @@ class TrainConfig:
     """
 
     optimizer: Choice
+    schedule: Choice
+    warmup: Warmup | None = None
+    scale_rate: int | None = None
+    penalty: Penalty | None = None
+    clip: float | None = None
+    average: Choice | None = None
     steps: int | None = None
     epochs: int | None = None
     accumulate: int = 1
@@ -321,7 +358,7 @@ def _section(values: DataConfig | TrainConfig) -> dict[str, Any]:
             section[entry.name] = [step.resolved() for step in value]
         elif entry.name == "split":
             section["split"] = plain_split(value)
-        elif isinstance(value, Choice):
+        elif isinstance(value, (Choice, Warmup, Penalty)):
             section[entry.name] = value.resolved()
         else:
             section[entry.name] = asdict(value) if isinstance(value, (Shares, StopConfig)) else plain_value(value)

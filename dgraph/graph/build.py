@@ -59,7 +59,9 @@ def specs_of(graph: Graph) -> tuple[tuple[NodeSpec, ...], tuple[ParameterSpec, .
         for node in graph.ops.values()
     )
     parameters = tuple(
-        ParameterSpec(p.name, *(p.attributes[key] for key in ("init", "update", "update_split", "shard")))
+        ParameterSpec(
+            p.name, *(p.attributes[key] for key in ("init", "update", "update_split", "shard", "rate", "penalty"))
+        )
         for p in graph.parameters
     )
     return nodes, parameters
@@ -271,6 +273,8 @@ def _add_parameter(reader: NodeSpec, name: str, dim: Dim, port: str, declared: M
             "update": spec.update or f"update_{name}",
             "update_split": spec.update_split,
             "shard": spec.shard,
+            "rate": spec.rate,
+            "penalty": spec.penalty,
             "port": port,
         }
     )

@@ -1,6 +1,6 @@
 """How many terms stand behind one element of a parameter's op, for initial values.
 
-In: a graph and a parameter. Out: (fan in, fan out), found from the access maps of its first reader.
+In: a graph and a parameter. Out: (fan in, fan out), and whether it is a weight, found from the access maps of its first reader.
 """
 
 from __future__ import annotations
@@ -31,6 +31,17 @@ def fans(graph: Graph, parameter: str) -> tuple[int, int]:
         fan_out = prod(extents[name] for name in (own & result - data) | (own & window))
         return fan_in, fan_out
     return 1, 1
+
+
+def is_weight(graph: Graph, parameter: str) -> bool:
+    """Whether an op multiplies a parameter with its input and sums up, as a filter does; a bias, a slope, the scale and shift of a
+    norm only go with what is there."""
+    for reader, port in graph.readers[parameter]:
+        node = graph.ops[reader]
+        if node.access.maps.get(port) and node.kind == "forward":
+            result = set().union(*(_labels(node.access.maps[out]) for out, _ in node.outputs))
+            return bool(_labels(node.access.maps[port]) - result)
+    return False
 
 
 def _overlap(expression: Affine, extents: Mapping[str, int]) -> int:

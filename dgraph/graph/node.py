@@ -118,7 +118,7 @@ class Split:
 
 @dataclass(frozen=True)
 class OpNode:
-    """An op at work: its ports joined to tensors. `kind` is forward, gradient, zero or update.
+    """An op at work: its ports joined to tensors. `kind` is forward, gradient, zero, measure or update.
 
     A gradient node shares op, space, maps and attributes with its forward node; its ports are the operands that it
     reads again, `<port>.delta` of the results (read) and `<port>.delta` of the inputs (written).
@@ -142,13 +142,19 @@ class OpNode:
 
 @dataclass(frozen=True)
 class TensorNode:
-    """A tensor: `role` is data, activation, parameter, state (see `State`), gradient or seed (a constant gradient of a loss)."""
+    """A tensor: `role` is data, activation, parameter, state (see `State`), gradient, seed (a constant gradient of a loss) or norms
+    (a few numbers of every parameter, which updates read)."""
 
     name: str
     dim: Dim
     role: str
     of: str | None = None
     attributes: Attributes = field(default_factory=lambda: EMPTY)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether it is set to zero first, and everything that is written adds up."""
+        return self.role in ("gradient", "norms")
 
 
 @dataclass(frozen=True)

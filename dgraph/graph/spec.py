@@ -36,7 +36,8 @@ class ParameterSpec:
 
     `init` is {kind: arguments}, e.g. {"uniform": {"low": -0.1, "high": 0.1}}; kinds: zero, constant, normal, uniform,
     xavier, he, lecun. `update` names the update node (`update_<name>` if None). `update_split` cuts it by mesh axes;
-    `shard` cuts it over the ranks that would otherwise repeat it.
+    `shard` cuts it over the ranks that would otherwise repeat it. `rate` multiplies the rate of learning; `penalty` says whether
+    penalty, decay and trust ratio apply (None: as the optimizer has it).
     """
 
     name: str
@@ -44,4 +45,6 @@ class ParameterSpec:
     update: str | None = None
     update_split: Mapping[str, Split] | None = None
     shard: bool | None = None
+    rate: float = 1.0
+    penalty: bool | None = None
     place: Place | None = field(default=None, compare=False, repr=False)

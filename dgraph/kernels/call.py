@@ -26,6 +26,7 @@ class Moment:
 
     `seed` is the run's, `step` counts batches from 1, `training` says whether it trains. A batch has room for `batch` samples, of
     which the first `samples` are there; all batches of the training step together have `total`.
+    For updates: their number `update`, from 1, the `rate`, and which `share` of the weights goes into their average.
     """
 
     seed: int = 0
@@ -34,6 +35,9 @@ class Moment:
     batch: int = 1
     samples: int = 1
     total: int = 1
+    update: int = 0
+    rate: float = 0.0
+    share: float = 0.0
 
     @property
     def weight(self) -> float:

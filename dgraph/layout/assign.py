@@ -96,6 +96,18 @@ class Layout:
         tensor = dict(node.outputs).get(port) or dict(node.inputs)[port]
         return image(node.port_map(port), node.access.space, piece, self.graph.tensors[tensor].dim)
 
+    def distinct(self, op: str, port: str, coordinates: tuple[int, ...]) -> tuple[Rect, ...]:
+        """What a rank has of an operand that no rank before it has: over the ranks that differ on the axes of the field, every
+        element once."""
+        field = self.ops[op].fields[port]
+        place = tuple(c if axis in field.axes() else 0 for axis, c in enumerate(coordinates))
+        own = field.at(place)
+        rest = [own] if own else []
+        for other in field.meeting(own):
+            if other < place:
+                rest = [part for one in rest for part in one.subtract(field.at(other))]
+        return tuple(rest)
+
     def read_rect(self, tensor: str, rank: int) -> Rect:
         return self.tensors[tensor].read.at(self.mesh.coordinates(rank))
 
@@ -113,6 +125,8 @@ def assign_layout(graph: Graph, mesh: Mesh, table: Mapping[str, Op], shard: bool
     for node in graph.ops.values():
         if node.kind == "update":
             ops[node.name] = _update_layout(node, graph, ops, mesh, shard)
+        elif node.kind == "measure":
+            ops[node.name] = _measure_layout(node, graph, ops, mesh, shard)
         elif node.kind == "zero":
             continue
         else:
@@ -122,7 +136,7 @@ def assign_layout(graph: Graph, mesh: Mesh, table: Mapping[str, Op], shard: bool
     for node in graph.ops.values():
         if node.kind == "zero":
             written = tensors[node.outputs[0][1]].write
-            ops[node.name] = OpLayout(node, _share_of_field(node, written), {"output": written}, {})
+            ops[node.name] = OpLayout(node, _share_of_field(node, written, mesh), {"output": written}, {})
     return Layout(graph, mesh, {name: ops[name] for name in graph.ops}, tensors)
 
 
@@ -165,9 +179,11 @@ def _op_layout(node: OpNode, share: Share) -> OpLayout:
     return OpLayout(node, share, fields, {})
 
 
-def _share_of_field(node: OpNode, field: Field) -> Share:
-    """The share of an op over a tensor's own elements (update, zero): the field itself."""
-    piece = dict(zip(node.access.space.labels, field.intervals, strict=True))
+def _share_of_field(node: OpNode, field: Field, mesh: Mesh) -> Share:
+    """The share of an op over a tensor's own elements (update, measure, zero): the field itself; further labels whole."""
+    space = node.access.space
+    piece = {name: whole(mesh, extent) for name, extent in zip(space.labels, space.extents, strict=True)}
+    piece |= zip(space.labels, field.intervals, strict=False)
     return Share(node.access, (piece,), field.axes())
 
 
@@ -175,17 +191,30 @@ def _share_of_field(node: OpNode, field: Field) -> Share:
 
 
 def _update_layout(node: OpNode, graph: Graph, ops: Mapping[str, OpLayout], mesh: Mesh, shard: bool) -> OpLayout:
-    """Where a parameter is updated: wherever it is read (every reader does the whole of what it reads, replicas alike), or cut."""
-    parameter = graph.tensors[node.outputs[0][1]]
-    read = _hull_of_readers(parameter, graph, ops, mesh)
+    """Where a parameter is updated, and on which axes ranks differ in that they would else repeat it."""
+    field, axes = _update_field(node, graph.tensors[node.outputs[0][1]], graph, ops, mesh, shard)
+    share = _share_of_field(node, field, mesh)
+    return _op_layout(node, Share(share.access, share.pieces, axes))
+
+
+def _measure_layout(node: OpNode, graph: Graph, ops: Mapping[str, OpLayout], mesh: Mesh, shard: bool) -> OpLayout:
+    """A parameter is measured where it is updated, by ranks whose update rects overlap each element once (`Layout.distinct`)."""
+    parameter = graph.tensors[node.attributes["parameter"]]
+    update = graph.ops[parameter.attributes["update"]]
+    field, _ = _update_field(update, parameter, graph, ops, mesh, shard)
+    return _op_layout(node, _share_of_field(node, field, mesh))
+
+
+def _update_field(node: OpNode, parameter: TensorNode, graph: Graph, ops: Mapping[str, OpLayout], mesh: Mesh,
+                  shard: bool) -> tuple[Field, frozenset[int]]:  # fmt: skip
+    """What of a parameter every rank updates: what it reads (every reader does the whole of it, replicas alike), or a cut of it;
+    and the axes of the cut."""
     if node.split is not None:
-        field, axes = _split_update(node, parameter, graph, mesh)
-    elif parameter.attributes["shard"] if parameter.attributes["shard"] is not None else shard:
-        field, axes = _sharded(read, mesh)
-    else:
-        field, axes = read, frozenset[int]()
-    share = _share_of_field(node, field)
-    return OpLayout(node, Share(share.access, share.pieces, axes), {"gradient": field, "output": field}, {})
+        return _split_update(node, parameter, graph, mesh)
+    read = _hull_of_readers(parameter, graph, ops, mesh)
+    if parameter.attributes["shard"] if parameter.attributes["shard"] is not None else shard:
+        return _sharded(read, mesh)
+    return read, frozenset[int]()
 
 
 def _sharded(read: Field, mesh: Mesh) -> tuple[Field, frozenset[int]]:
@@ -277,6 +306,10 @@ def _tensor_layout(tensor: TensorNode, graph: Graph, ops: dict[str, OpLayout], m
         if missing:
             ops[name] = OpLayout(layout.node, layout.share, layout.fields, {**layout.counted, port: missing})
         fields.append(layout.fields[port].only_where(_at_zero(mesh, missing)) if missing else layout.fields[port])
+    if tensor.role == "norms":
+        # A rank that measures nothing gives zeros, so that the sum is one message, whatever is cut.
+        every = Field.of(tensor.dim, (whole(mesh, n) for n in tensor.dim))
+        return TensorLayout(tensor, every, every, everywhere - cutting)
     return TensorLayout(tensor, read, reduce(Field.hull, fields), everywhere - cutting)
 
 

@@ -9,7 +9,7 @@ axis is as small as that axis, and "which ranks" is a question of broadcasting.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -193,6 +193,12 @@ class Field:
     def axes(self) -> frozenset[int]:
         """The mesh axes on which it depends."""
         return frozenset(self._sorted_axes)
+
+    def meeting(self, rect: Rect) -> Iterator[tuple[int, ...]]:
+        """The places on the whole mesh where the field has elements in common with `rect`, at 0 on axes that do not matter, in the
+        order of the ranks."""
+        hit = np.argwhere(self.overlaps(rect)) if rect else ()
+        yield from (tuple(place.tolist()) for place in hit)
 
     @cached_property
     def _sorted_axes(self) -> tuple[int, ...]:

@@ -14,13 +14,14 @@ from dgraph.layout.dump import op_lines, tensor_lines, value_text
 from dgraph.rect import Rect, dim_text
 
 LEGEND = (
-    "box: op   rounded box: gradient op   house: update   double octagon: sets to zero\n"
+    "box: op   rounded box: gradient op   house: update (upside down: its norms)   double octagon: sets to zero\n"
     "ellipse: tensor (two rims: parameter; dashed: gradient; dotted: the 1 that gradients start from)\n"
     "dotted arrow: order only   rects: [start]+[size]"
 )
 _OP_STYLE = {
     "forward": 'shape=box, style=filled, color="#2b5c8a", fillcolor="#dbe9f6"',
     "gradient": 'shape=box, style="filled,rounded", color="#a1551b", fillcolor="#fde3cf"',
+    "measure": 'shape=invhouse, style=filled, color="#38702f", fillcolor="#dcefd9"',
     "update": 'shape=house, style=filled, color="#38702f", fillcolor="#dcefd9"',
     "zero": 'shape=doubleoctagon, style=filled, color="#777777", fillcolor="#eeeeee", margin=0.02',
 }
@@ -29,6 +30,7 @@ _TENSOR_STYLE = {
     "state": 'shape=ellipse, peripheries=2, style="filled,dashed", color="#8a6d00", fillcolor="#fffbe6"',
     "parameter": 'shape=ellipse, peripheries=2, style=filled, color="#8a6d00", fillcolor="#fff6c9"',
     "gradient": 'shape=ellipse, style="filled,dashed", color="#a1551b", fillcolor="#fffaf6"',
+    "norms": 'shape=ellipse, style="filled,dashed", color="#38702f", fillcolor="#f6fbf5"',
     "seed": 'shape=ellipse, style="filled,dotted", color="#a1551b", fillcolor="#fffaf6"',
 }
 _KEYS = {"read_rect": "read", "write_rect": "write"}

@@ -125,6 +125,8 @@ def _merge(own: Iterable[ParameterSpec], declared: Iterable[ParameterSpec]) -> t
             spec.update or base.update,
             base.update_split if spec.update_split is None else spec.update_split,
             base.shard if spec.shard is None else spec.shard,
+            spec.rate,
+            spec.penalty,
             spec.place or base.place,
         )
     return tuple(merged.values())

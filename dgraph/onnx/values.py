@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dgraph.checkpoint import Checkpoint, sound_checkpoint
+from dgraph.checkpoint import Checkpoint, sound_checkpoint, used
 from dgraph.error import DataError
 from dgraph.graph.fan import fans
 from dgraph.graph.node import Graph
@@ -38,8 +38,8 @@ def initial_values(graph: Graph, seed: int, dtype: str) -> Values:
 
 
 def stored_values(graph: Graph, path: Path, dtype: str, best: bool = False) -> Values:
-    """What the newest sound checkpoint of a run holds, or its `best`; those passed over are named on stderr. Raises DataError where
-    there is none, or where it is of another network."""
+    """What the newest sound checkpoint of a run holds, or its `best`: averages of parameters where training kept some. Those passed
+    over are named on stderr. Raises DataError where there is none, or where it is of another network."""
     checkpoint, passed = sound_checkpoint(path, best)
     for line in passed:
         warn(line)
@@ -48,7 +48,7 @@ def stored_values(graph: Graph, path: Path, dtype: str, best: bool = False) -> V
 
     def read(name: str) -> Array:
         values = np.empty(graph.tensors[name].dim, dtype)
-        checkpoint.read(name, Rect.whole(values.shape), values)
+        checkpoint.read(used(checkpoint, name), Rect.whole(values.shape), values)
         return values
 
     return read

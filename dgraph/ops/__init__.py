@@ -43,6 +43,6 @@ OPS: Mapping[str, Op] = MappingProxyType(
         for op in family.OPS
     }
 )
-ADDED = frozenset(op.name for op in (frame.INPUT, frame.UPDATE, frame.ZERO_OP, frame.FOLLOW))
+ADDED = frozenset(op.name for op in (frame.INPUT, frame.UPDATE, frame.MEASURE, frame.ZERO_OP, frame.FOLLOW))
 """The ops that no config declares: training adds them, or a program that gives tensors by name."""
 DECLARED: Mapping[str, Op] = MappingProxyType({name: op for name, op in OPS.items() if name not in ADDED})

@@ -1,4 +1,4 @@
-"""The ops that frame a network: the data at its front, the zeroing and the update of what it accumulates.
+"""The ops that frame a network: the data at its front, the zeroing, the measuring and the update of what it accumulates.
 
 In: dims. Out: maps that take every dimension as it is.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dgraph.error import ConfigError
-from dgraph.graph.access import ZERO, Space, label
+from dgraph.graph.access import ZERO, Affine, Space, label
 from dgraph.graph.node import Access, Attribute, Attributes, Dim, Op
 from dgraph.ops.attribute import COUNT, DIM, READING, SHAPE
 from dgraph.ops.label import labels_map, spatial_labels
@@ -58,8 +58,30 @@ def whole_access(ports: tuple[str, ...], dim: Dim) -> Access:
 
 
 def update_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
-    """Reads the gradient and writes the parameter, element by element."""
-    return whole_access(("gradient", "output"), dims["gradient"])
+    """Reads the gradient and writes the parameter, element by element; reads all norms, with each."""
+    return _with_norms(whole_access(("gradient", "output"), dims["gradient"]), dims)
+
+
+def measure_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
+    """Reads the gradient, and all norms found before; writes the row `row` of norms [parameters, 1 or 2]."""
+    others = {port: dim for port, dim in dims.items() if port != "norms"}
+    plain, norms = _with_norms(whole_access(("gradient",), dims["gradient"]), others), dims["norms"]
+    return Access(
+        Space((*plain.space.labels, "m"), (*plain.space.extents, norms[1])),
+        {**plain.maps, "norms": (Affine((), attributes["row"]), label("m"))},
+        {**plain.dims, "norms": norms},
+    )
+
+
+def _with_norms(plain: Access, dims: Mapping[str, Dim]) -> Access:
+    """The access, in which all of every further tensor in `dims` is read."""
+    space, maps = plain.space, dict(plain.maps)
+    for port, dim in dims.items():
+        if port != "gradient":
+            names = tuple(f"{port}{d}" for d in range(len(dim)))
+            space = Space((*space.labels, *names), (*space.extents, *dim))
+            maps[port] = labels_map(*names)
+    return Access(space, maps, {**plain.dims, **dims})
 
 
 def zero_access(attributes: Attributes, dims: Mapping[str, Dim]) -> Access:
@@ -77,7 +99,18 @@ DATA = Op(
     traced=(("result_dim", "raw_data"), ("dist_result", "raw_data")),
 )
 INPUT = Op(name="input", access=input_access, inputs=(), attributes={"dim": DIM, "read": READING}, flops=0)
-UPDATE = Op(name="update", access=update_access, inputs=("gradient",), flops=2)
+NORMS = ("gradient_norms", "step_norms")
+"""The ports by which updates read norms."""
+UPDATE = Op(name="update", access=update_access, inputs=("gradient", *NORMS), optional=NORMS, flops=2)
+MEASURE = Op(
+    name="measure",
+    access=measure_access,
+    inputs=("gradient", "gradient_norms"),
+    outputs=("norms",),
+    optional=("gradient_norms",),
+    flops=2,
+    traced=(("result_dim", "norms"), ("dist_input", "gradient"), ("dist_result", "norms")),
+)
 ZERO_OP = Op(name="zero", access=zero_access, inputs=(), flops=0, traced=())
 FOLLOW = Op(name="follow", access=update_access, inputs=("gradient",), flops=3)
-OPS = (DATA, INPUT, UPDATE, ZERO_OP, FOLLOW)
+OPS = (DATA, INPUT, UPDATE, MEASURE, ZERO_OP, FOLLOW)

@@ -3,7 +3,8 @@
 In: a layout and the plans of all its ranks. Out: findings; none if all holds. Promise: what is found wrong is shown by
 example: rule, node, rect, ranks.
 
-    tiling      the distinct pieces of an op cover its iteration space exactly once: no product is missing, none counts twice
+    tiling      the distinct pieces of an op cover its iteration space exactly once: no product is missing, none counts twice; of a
+                measure, what ranks count of a parameter covers it exactly once
     coverage    every element that a rank reads is written: by itself or in a message
     once        nothing arrives twice, unless writers' pieces differ in a label that the tensor lacks: a sum
     matching    every send has exactly one receive of the same rect
@@ -57,8 +58,13 @@ def check_tiling(layout: Layout, op: OpLayout) -> Iterator[Finding]:
         return
     sizes = layout.mesh.sizes
     places = product(*(range(n) if axis in op.share.axes else (0,) for axis, n in enumerate(sizes)))
-    owned = [(place, rect) for place in places for rect in op.share.at(place)]
-    counts, cells = paint(op.node.access.space.whole, corners([rect for _, rect in owned]))
+    if op.node.kind == "measure":
+        space = Rect.whole(op.node.access.dims["gradient"])
+        owned = [(place, rect) for place in places for rect in layout.distinct(op.node.name, "gradient", place)]
+    else:
+        space = op.node.access.space.whole
+        owned = [(place, rect) for place in places for rect in op.share.at(place)]
+    counts, cells = paint(space, corners([rect for _, rect in owned]))
     wrong = np.argwhere(counts != 1)
     if len(wrong):
         rect = cells(wrong[0])
@@ -91,7 +97,7 @@ def _is_zero(layout: Layout, name: str, rect: Rect, rank: int) -> bool:
     """Whether a part of a gradient, or of a result with gaps, is the zero that it was set to: no rank adds to it, as where no
     window reaches."""
     tensor = layout.tensors[name]
-    if tensor.node.role != "gradient" and not _has_gaps(layout, name):
+    if not tensor.node.accumulates and not _has_gaps(layout, name):
         return False
     place = layout.mesh.coordinates(rank)
     hit = tensor.write.overlaps(rect)
@@ -122,8 +128,8 @@ def _contributions(own: Rect, transfer: Transfer | None) -> tuple[Integers, Inte
 
 
 def _is_sum(layout: Layout, tensor: str) -> bool:
-    """Whether ranks may add to the same element: a gradient, or a cut label that the tensor's map lacks or blurs."""
-    if layout.tensors[tensor].node.role == "gradient":
+    """Whether ranks may add to the same element: a gradient, norms, or a cut label that the tensor's map lacks or blurs."""
+    if layout.tensors[tensor].node.accumulates:
         return True
     for name, port in layout.graph.writers[tensor]:
         if layout.graph.ops[name].kind == "update":

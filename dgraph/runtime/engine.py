@@ -9,7 +9,8 @@ State: the buffers and optimizer arrays (`store`), those that the feed fills (`f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -17,30 +18,20 @@ import numpy as np
 
 from dgraph.graph.node import Graph
 from dgraph.kernels.call import Action, Array, Moment
-from dgraph.kernels.numpy import KERNELS, UPDATES
+from dgraph.kernels.numpy import KERNELS
+from dgraph.kernels.numpy.update import AVERAGE, Operands, bind_exchange, bind_follow, bind_measure, bind_update
 from dgraph.layout.assign import Layout
+from dgraph.optimizer import Optimizer
 from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.store import Store
 from dgraph.runtime.transfer import BoundTransfer
-from dgraph.schedule.step import Compute, Feed, Schedule, Start, Step, Update, Wait, Zero
+from dgraph.schedule.step import Compute, Feed, Measure, Schedule, Start, Step, Update, Wait, Zero
 from dgraph.schedule.turn import Turn
 from dgraph.trace import Recorder
 
 Feeder = Callable[[str, Mapping[str, tuple[Array, Rect]]], None]
 """Fills what a node gives: its name; port -> array and rect."""
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """The rule of all update nodes and its numbers."""
-
-    name: str
-    hyper: Mapping[str, float]
-
-    @property
-    def states(self) -> tuple[str, ...]:
-        return tuple(UPDATES[self.name].states(self.hyper))
 
 
 @dataclass(frozen=True)
@@ -87,6 +78,7 @@ class Engine:
             (first, last): self._batch(bound, first, last) for first in (True, False) for last in (True, False)
         }
         self._running = self._runs[True, True]
+        self._exchanges, self._parameter_transfers = self._averages()
 
     @property
     def graph(self) -> Graph:
@@ -101,6 +93,9 @@ class Engine:
         """One batch of a training step: forward and gradient; behind the last one, the update. Collective."""
         if first:
             self.updates += 1
+            self.moment.update = self.updates
+            self.moment.rate = self.optimizer.rate(self.updates - 1)
+            self.moment.share = self.optimizer.share(self.updates)
         self.moment.training = True
         self._run(self._runs[first, last], recorder)
 
@@ -108,6 +103,23 @@ class Engine:
         """The forward nodes alone, as in an evaluation. Collective."""
         self.moment.training = False
         self._run(self._forward, recorder)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """While it is entered, parameters have the values of their averages, where there are any by now. Collective, both at its
+        beginning and at its end; nothing is trained in between. After an exception every rank has back what it updates, to be
+        saved; what it reads has not been sent."""
+        there = self.optimizer.averages(self.updates)
+        exchanges, transfers = (self._exchanges, self._parameter_transfers) if there else ((), ())
+        for action in (*exchanges, *transfers):
+            action()
+        try:
+            yield
+        finally:
+            for action in exchanges:
+                action()
+        for action in transfers:
+            action()
 
     def _run(self, run: Run, recorder: Recorder | None) -> None:
         self._running = run
@@ -144,6 +156,8 @@ class Engine:
                     return None
                 memory = self.store.buffers[number]
                 return Bound(node, "zero", lambda: memory.fill(0), 0)
+            case Measure():
+                return Bound(step.node, "measure", self._measure(step), 0)
             case Update():
                 return Bound(step.node, "update", self._update(step), 0)
             case Start(transfer=transfer):
@@ -168,17 +182,37 @@ class Engine:
         return KERNELS[call.op, call.gradient].bind(call, arrays, self.store.scratch)
 
     def _update(self, step: Update) -> Action:
-        rule, hyper = (
-            ("follow", step.follow) if step.follow is not None else (self.optimizer.name, self.optimizer.hyper)
+        operands = self._operands(step, step.target[1])
+        if step.follows:
+            return bind_follow(step.attributes, operands.parameter, operands.gradient, self.store.scratch)
+        return bind_update(self.optimizer.recipe_of(step.attributes), operands, self.store.scratch, self.moment)
+
+    def _measure(self, step: Measure) -> Action:
+        recipe = self.optimizer.recipe_of(step.update.attributes)
+        pieces = [self._operands(step.update, piece) for piece in step.pieces]
+        stage = self.graph.ops[step.node].attributes["stage"]
+        return bind_measure(recipe, stage, pieces, self.store.view(step.row), self.store.scratch, self.moment)
+
+    def _operands(self, step: Update, rect: Rect) -> Operands:
+        """What the update of a part of its target works on."""
+        inside = rect.slices(step.target[1].start)
+        return Operands(
+            parameter=self.store.view(step.target)[inside],
+            gradient=self.store.view(step.gradient)[inside],
+            states={name: array[inside] for name, array in self.store.states[step.parameter].items()},
+            norms={stage: self.store.view(place) for stage, place in step.norms.items()},
+            row=step.attributes.get("row", 0),
         )
-        return UPDATES[rule].bind(
-            hyper,
-            self.store.view(step.target),
-            self.store.view(step.gradient),
-            self.store.states[step.parameter],
-            self.store.scratch,
-            lambda: self.updates,
-        )
+
+    def _averages(self) -> tuple[list[Action], list[Action]]:
+        """By what parameters and their averages change places, and by what every rank gets what it reads of them."""
+        if self.optimizer.average is None:
+            return [], []
+        updates = [step for step in self.schedule.steps if isinstance(step, Update) and not step.follows]
+        transfers = [self._transfers[p.name] for p in self.graph.parameters if p.name in self._transfers]
+        scratch, states = self.store.scratch, self.store.states
+        swaps = [bind_exchange(self.store.view(u.target), states[u.parameter][AVERAGE], scratch) for u in updates]
+        return swaps, [*(transfer.start for transfer in transfers), *(transfer.wait for transfer in transfers)]
 
     def _transfer(self, step: Start) -> BoundTransfer:
         transfer = step.transfer

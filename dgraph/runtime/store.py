@@ -33,7 +33,7 @@ class Store:
         updates = [step for step in schedule.steps if isinstance(step, Update)]
         names = tuple(states)
         self.states: dict[str, dict[str, Array]] = {
-            step.parameter: {state: self._like(step.target) for state in (names if step.follow is None else ())}
+            step.parameter: {state: self._like(step.target) for state in (() if step.follows else names)}
             for step in updates
         }
         self.updated = {step.parameter: step.target[1] for step in updates}

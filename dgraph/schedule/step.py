@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from dgraph.graph.access import image
-from dgraph.graph.node import Graph, OpNode
+from dgraph.graph.node import Attributes, Graph, OpNode
 from dgraph.kernels.call import Call
 from dgraph.layout.assign import Layout, OpLayout
 from dgraph.plan.make import Plan, Transfer
@@ -49,14 +49,26 @@ class Zero:
 
 @dataclass(frozen=True)
 class Update:
-    """Updates a parameter on `rect` from its gradient: both as (buffer, rect). A state is updated from the result that it follows,
-    by the numbers in `follow`."""
+    """Updates a parameter on `rect` from its gradient: both as (buffer, rect); `norms` by stage, likewise. `attributes` are those
+    of the node. A state (`follows`) is updated from the result that it follows."""
 
     node: str
     parameter: str
     gradient: tuple[int, Rect]
     target: tuple[int, Rect]
-    follow: Mapping[str, float] | None = None
+    norms: Mapping[str, tuple[int, Rect]]
+    attributes: Attributes
+    follows: bool = False
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measures the pieces of a parameter that count on this rank, before its update; `row` is where the result goes."""
+
+    node: str
+    update: Update
+    pieces: tuple[Rect, ...]
+    row: tuple[int, Rect]
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ class Wait:
         return self.transfer.tensor
 
 
-Step = Compute | Feed | Zero | Update | Start | Wait
+Step = Compute | Feed | Zero | Measure | Update | Start | Wait
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,7 @@ def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "fl
     calls = [step.call for step in steps if isinstance(step, Compute)]
     updates = [step for step in steps if isinstance(step, Update)]
     fed = [step for step in steps if isinstance(step, Feed)]
-    updated = sum(step.target[1].volume for step in updates if step.follow is None)
+    updated = sum(step.target[1].volume for step in updates if not step.follows)
     workspace = [kernels[call.op, call.gradient].workspace(call) for call in calls]
     return Schedule(
         rank=plan.rank,
@@ -197,7 +209,10 @@ def _node_steps(layout: Layout, name: str, rank: int, placement: Placement, dtyp
     if node.kind == "zero":
         return [_zero_step(layout, node, rank, placement, kept)]
     if node.kind == "update":
-        return _update_steps(layout, node, rank, placement)
+        update = _update_step(layout, node, rank, placement)
+        return [] if update is None else [update]
+    if node.kind == "measure":
+        return _measure_steps(layout, op, rank, placement)
     if node.op == "accuracy":
         return []
     return _compute_steps(layout, op, rank, placement, dtype, kept)
@@ -212,20 +227,42 @@ def _feed_ports(layout: Layout, node: OpNode, rank: int, placement: Placement) -
     return ports
 
 
-def _update_steps(layout: Layout, node: OpNode, rank: int, placement: Placement) -> list[Step]:
-    (_, gradient), (_, parameter) = node.inputs[0], node.outputs[0]
+def _update_step(layout: Layout, node: OpNode, rank: int, placement: Placement) -> Update | None:
+    """None where this rank updates nothing."""
+    (_, gradient), *norms = node.inputs
+    parameter = node.outputs[0][1]
     rect = layout.write_rect(parameter, rank)
     source, target = placement.places[gradient].read, placement.places[parameter].write
     if not rect or source is None or target is None:
+        return None
+    places = {}
+    for port, tensor in norms:
+        number = placement.places[tensor].read
+        places[port.removesuffix("_norms")] = (NOWHERE if number is None else number, layout.read_rect(tensor, rank))
+    return Update(
+        node.name, parameter, (source, rect), (target, rect), places, node.attributes, follows=node.op == "follow"
+    )
+
+
+def _measure_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement) -> list[Step]:
+    """None at all where this rank has nothing of the parameter, or another counts for it."""
+    node, graph, place = op.node, layout.graph, layout.mesh.coordinates(rank)
+    parameter = graph.tensors[node.attributes["parameter"]]
+    update = _update_step(layout, graph.ops[parameter.attributes["update"]], rank, placement)
+    pieces = layout.distinct(node.name, "gradient", place) if op.counts("norms", place) else ()
+    tensor = node.outputs[0][1]
+    number = placement.places[tensor].write
+    if update is None or number is None or not pieces:
         return []
-    follow = node.attributes if node.op == "follow" else None
-    return [Update(node.name, parameter, (source, rect), (target, rect), follow)]
+    columns = graph.tensors[tensor].dim[1]
+    return [Measure(node.name, update, pieces, (number, Rect((node.attributes["row"], 0), (1, columns))))]
 
 
 def _zero_step(layout: Layout, node: OpNode, rank: int, placement: Placement, kept: frozenset[str]) -> Zero:
     tensor = node.outputs[0][1]
     number = placement.places[tensor].write
-    elided = number is None or (tensor not in kept and _first_writer_assigns(layout, tensor, rank))
+    fixed = tensor not in kept and layout.graph.tensors[tensor].role == "gradient"
+    elided = number is None or (fixed and _first_writer_assigns(layout, tensor, rank))
     return Zero(node.name, number, elided)
 
 

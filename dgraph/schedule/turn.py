@@ -4,7 +4,7 @@ In: a training graph. Out: for nodes, zeroing and transfers a `Turn`. Promise: g
 batch, add up, and travel once, behind the last; updates follow. All else happens at every batch, running statistics included.
 
     batch 1      zero w.grad   forward   gradient (w.grad +=)
-    batch 2                    forward   gradient (w.grad +=)   reduce w.grad   update w
+    batch 2                    forward   gradient (w.grad +=)   reduce w.grad   measure, update w
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Late:
 
 
 def behind_gradients(graph: Graph) -> Late:
-    """The end of a training step: update nodes of parameters, and what only they read or write."""
-    nodes = frozenset(name for name, op in graph.ops.items() if op.kind == "update" and op.op != "follow")
+    """The end of a training step: measure and update nodes of parameters, and what only they read or write."""
+    nodes = frozenset(name for name, op in graph.ops.items() if op.kind in ("measure", "update") and op.op != "follow")
     written = frozenset(tensor for name in nodes for _, tensor in graph.ops[name].outputs)
     read = frozenset(tensor for name in nodes for _, tensor in graph.ops[name].inputs)
     gradients = frozenset(tensor for tensor in read - written if graph.tensors[tensor].role == "gradient")

@@ -140,6 +140,7 @@ class Loop:
         kept = {name: value for name, value in result.items() if name in FIGURES or name == "heads"}
         step = self.worker.step
         entry = {"kind": "step", "step": step, "steps": self.steps, "epoch": epoch + 1, **kept}
+        entry["rate"] = self.worker.engine.moment.rate
         entry |= self.pace.figures(step, self.steps)
         self.options.report(entry)
         self.options.metrics(entry)

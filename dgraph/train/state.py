@@ -6,7 +6,7 @@ one rank, and read by intersection of rects, so that any mesh goes on from what 
 
 from __future__ import annotations
 
-from dgraph.checkpoint import Checkpoint, Shard
+from dgraph.checkpoint import Checkpoint, Shard, used
 from dgraph.error import DataError
 from dgraph.program import Program
 from dgraph.runtime.engine import Engine
@@ -30,8 +30,8 @@ def owned(program: Program, engine: Engine) -> list[Shard]:
 
 
 def restore(program: Program, engine: Engine, checkpoint: Checkpoint, states: bool) -> None:
-    """Reads parameters, and with `states` the optimizer's. Local. Raises DataError where the checkpoint is of another network or
-    optimizer, or damaged."""
+    """Reads parameters: with `states` those of training, and the optimizer's states; without, those to be used, which are averages
+    where training keeps some. Local. Raises DataError where the checkpoint is of another network or optimizer, or damaged."""
     if states and checkpoint.meta.get("optimizer") != program.optimizer.name:
         names = f"{checkpoint.meta.get('optimizer')}, not {program.optimizer.name}"
         raise DataError(
@@ -42,8 +42,12 @@ def restore(program: Program, engine: Engine, checkpoint: Checkpoint, states: bo
         if checkpoint.dim(parameter.name) != parameter.dim:
             what = f"{checkpoint.path}: {parameter.name} has dim {list(checkpoint.dim(parameter.name))}"
             raise DataError(f"{what}, not {list(parameter.dim)}", "the network is not the one that was saved")
+        name = parameter.name if states else used(checkpoint, parameter.name)
         for found in (store.reading(parameter.name), store.writing(parameter.name)):
             if found is not None:
-                checkpoint.read(parameter.name, found[0], found[1])
+                checkpoint.read(name, found[0], found[1])
         for state, array in store.states.get(parameter.name, {}).items() if states else ():
+            if f"{parameter.name}:{state}" not in checkpoint.tensors:
+                what = f"{checkpoint.path}: written without {state}, which the optimizer keeps now"
+                raise DataError(what, "resume with the same options, or evaluate it")
             checkpoint.read(f"{parameter.name}:{state}", store.updated[parameter.name], array)

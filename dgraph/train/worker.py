@@ -154,21 +154,23 @@ class Worker:
 
     def evaluate(self, name: str, confusion: bool | None = False, before_batch: Callable[[], None] | None = None,
                  most: int | None = None) -> Metrics:  # fmt: skip
-        """The metrics of a subset, or of its first batches (`most`); with the confusion matrix of the main head where it has
-        classes and one is wanted (None: if there are not many). What `before_batch` raises on all ranks ends it. Collective."""
+        """The metrics of a subset, or of its first batches (`most`), with the averages of weights where there are some; with the
+        confusion matrix of the main head where it has classes and one is wanted (None: if there are not many). What `before_batch`
+        raises on all ranks ends it. Collective."""
         batches, metrics = self.batches(name, shuffle=False), self.new_metrics()
         classes = self.heads[-1].classes if self.heads else 0
         wanted = classes <= MOST_CLASSES if confusion is None else confusion
         matrix = Confusion(self.heads[-1], self.engine) if wanted and classes else None
-        for indices, following in islice(batches.pairs(), most):
-            if before_batch is not None:
-                before_batch()
-            self.forward(indices, following)
-            values = self.metrics()
-            if values is not None:
-                metrics.add(values)
-            if matrix is not None:
-                matrix.add()
+        with self.engine.averaged():
+            for indices, following in islice(batches.pairs(), most):
+                if before_batch is not None:
+                    before_batch()
+                self.forward(indices, following)
+                values = self.metrics()
+                if values is not None:
+                    metrics.add(values)
+                if matrix is not None:
+                    matrix.add()
         if matrix is not None:
             metrics.confusion = matrix.total(self.communicator)
         return metrics
@@ -231,6 +233,7 @@ class Worker:
             "prepare": self.preparation.meta(),
             "loop": self.memory,
             "best": self.best,
+            "averages": self.program.optimizer.averages(self.engine.updates),
         }
         communicator = self.communicator
         return write_checkpoint(

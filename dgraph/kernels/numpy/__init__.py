@@ -1,4 +1,4 @@
-"""Local arithmetic in NumPy. `KERNELS`: (op, whether its gradient) -> kernel; `UPDATES`: optimizer -> update."""
+"""Local arithmetic in NumPy. `KERNELS`: (op, whether its gradient) -> kernel; that of optimizers is in `update`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -20,7 +20,6 @@ from dgraph.kernels.numpy import (
     response,
     upsample,
 )
-from dgraph.kernels.numpy.update import UPDATES
 
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
     {
@@ -45,4 +44,4 @@ KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
     }
 )
 
-__all__ = ["KERNELS", "UPDATES"]
+__all__ = ["KERNELS"]

@@ -1,152 +1,221 @@
-"""Optimizers: a parameter and its gradient, element by element, in place.
+"""Updates: a parameter by its gradient, element by element, in place; and the norms that some updates need first.
 
-In: numbers, arrays of one shape. Out: `UPDATES`, by name. Promise: every array goes through the cache once a step; what an
-optimizer keeps between steps are the arrays that `states` names, of the parameter's shape, zero at first, best in its memory
-order and without gaps.
+In: a `Recipe`, arrays of one shape, scratch, the moment. Out: actions. Promise: every array goes through the cache once a step;
+sums are float64; what is kept between steps are the arrays that `Recipe.states` names, of the parameter's shape, zero at first,
+best in its memory order and without gaps.
+
+    gradient, times the clipping factor  ->  + l1 * sign(p) + l2 * p  ->  rule  ->  p  ->  average
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
 
 import numpy as np
 
-from dgraph.kernels.call import Action, Array
+from dgraph.kernels.call import Action, Array, Moment
 from dgraph.kernels.numpy.block import Carver
 from dgraph.kernels.numpy.blockwise import LIMIT, each, like, nbytes, parts
+from dgraph.kernels.numpy.rule import RULES, Directed, Norms, Numbers, Rule
 
-Hyper = Mapping[str, float]
-
-
-class Update(Protocol):
-    """The rule of an optimizer."""
-
-    def states(self, hyper: Hyper) -> tuple[str, ...]:
-        """The names of the arrays that it keeps."""
-
-    def workspace(self, dtype: str) -> int:
-        """Bytes of scratch."""
-
-    def bind(self, hyper: Hyper, parameter: Array, gradient: Array, states: Mapping[str, Array], scratch: Array,
-             step: Callable[[], int]) -> Action:  # fmt: skip
-        """An action that does one step; `step` tells which, from 1. `scratch`: uint8, aligned to 64 bytes."""
+AVERAGE = "average"
+"""The state that holds the average of a parameter."""
+_SPARE = 1e-6
+"""What is added to a norm before it divides, as in PyTorch's `clip_grad_norm_`."""
+_OWN = 2
+"""Blocks of scratch beside those of the rule: the gradient made ready, and one to work in."""
 
 
 @dataclass(frozen=True)
-class Sgd:
-    """`v = momentum * v + gradient; parameter -= rate * v`; without momentum there is no v. Hyper: rate, momentum."""
+class Recipe:
+    """How a parameter is updated.
 
-    def states(self, hyper: Hyper) -> tuple[str, ...]:
-        """The velocity, where there is momentum."""
-        return ("velocity",) if hyper.get("momentum", 0) else ()
+    `numbers` are those of the rule, `factor` multiplies the rate, `l1` and `l2` are those of the penalty, `clip` is the largest
+    norm that all gradients together may have (Pascanu, Mikolov and Bengio 2013, algorithm 1), `averaged` whether an average is
+    kept.
+    """
+
+    rule: str
+    numbers: Numbers = field(default_factory=dict)
+    factor: float = 1.0
+    l1: float = 0.0
+    l2: float = 0.0
+    clip: float | None = None
+    averaged: bool = False
+
+    def made(self) -> Rule:
+        """The rule, ready to work on one parameter."""
+        return RULES[self.rule](self.numbers)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of the arrays that are kept."""
+        return (*self.made().states, *((AVERAGE,) if self.averaged else ()))
+
+    @property
+    def stages(self) -> Mapping[str, int]:
+        """The norms that are needed, in order, and how many numbers of each parameter: the square of the norm of its `gradient` or
+        `step`, and with 2 that of its own."""
+        own = self.made().stage
+        clipping = {"gradient": 1} if self.clip is not None else {}
+        return clipping | ({own: 2} if own else {})
 
     def workspace(self, dtype: str) -> int:
-        """One block."""
-        return nbytes(1, dtype)
-
-    def bind(self, hyper: Hyper, parameter: Array, gradient: Array, states: Mapping[str, Array], scratch: Array,
-             step: Callable[[], int]) -> Action:  # fmt: skip
-        """See `Update.bind`."""
-        rate, momentum = float(hyper["rate"]), float(hyper.get("momentum", 0))
-
-        def plain(p: Array, g: Array, change: Array) -> None:
-            np.multiply(g, rate, out=change)
-            _subtract(p, change)
-
-        def with_momentum(p: Array, g: Array, v: Array, change: Array) -> None:
-            np.multiply(v, momentum, out=v)
-            np.add(v, g, out=v)
-            plain(p, v, change)
-
-        kept = [states[name] for name in self.states(hyper)]
-        return each(with_momentum if kept else plain, _views((parameter, gradient, *kept), 1, scratch))
+        """Bytes of scratch of an update, a measure or an exchange."""
+        return nbytes(self.made().scraps + _OWN, dtype) + nbytes(1, "float64")
 
 
 @dataclass(frozen=True)
-class Adam:
-    """Kingma and Ba 2015, algorithm 1. Hyper: rate, beta1, beta2, epsilon."""
+class Operands:
+    """What an update works on: arrays of one shape. `norms`: stage -> squared norms [parameters, 1 or 2], of which this parameter's
+    are the row `row`."""
 
-    def states(self, hyper: Hyper) -> tuple[str, ...]:
-        """The moving means of the gradient and of its square."""
-        return ("m", "v")
+    parameter: Array
+    gradient: Array
+    states: Mapping[str, Array]
+    norms: Mapping[str, Array]
+    row: int
 
-    def workspace(self, dtype: str) -> int:
-        """Two blocks."""
-        return nbytes(2, dtype)
-
-    def bind(self, hyper: Hyper, parameter: Array, gradient: Array, states: Mapping[str, Array], scratch: Array,
-             step: Callable[[], int]) -> Action:  # fmt: skip
-        """See `Update.bind`."""
-        rate, beta1, beta2, epsilon = (float(hyper[name]) for name in ("rate", "beta1", "beta2", "epsilon"))
-        views = _views((parameter, gradient, states["m"], states["v"]), 2, scratch)
-
-        def act() -> None:
-            t = step()
-            scale, spread = rate / (1 - beta1**t), 1 / (1 - beta2**t)
-            for p, g, m, v, change, root in views:
-                _follow(m, g, beta1, change)
-                np.multiply(g, g, out=root)
-                _follow(v, root, beta2, change)
-                np.multiply(v, spread, out=root)
-                np.sqrt(root, out=root)
-                np.add(root, epsilon, out=root)
-                np.multiply(m, scale, out=change)
-                np.divide(change, root, out=change)
-                _subtract(p, change)
-
-        return act
+    def kept(self, rule: Rule) -> list[Array]:
+        """The states of the rule."""
+        return [self.states[name] for name in rule.states]
 
 
-@dataclass(frozen=True)
-class Follow:
-    """`state = (1 - momentum) * state + momentum * factor * value`, where an optimizer has parameter and gradient. Hyper:
-    momentum, factor."""
+class _Ready:
+    """The gradient as the rule gets it: clipped, with the penalty added."""
 
-    def states(self, hyper: Hyper) -> tuple[str, ...]:
-        """None."""
-        return ()
+    def __init__(self, recipe: Recipe, norms: Mapping[str, Array]) -> None:
+        self._l1, self._l2, self._clip = recipe.l1, recipe.l2, recipe.clip
+        self._norms = norms.get("gradient")
+        self.factor = 1.0
 
-    def workspace(self, dtype: str) -> int:
-        """One block."""
-        return nbytes(1, dtype)
+    def begin(self) -> None:
+        """Finds the clipping factor: with the norms of all gradients, whatever their parameter."""
+        if self._clip is not None and self._norms is not None:
+            total = sqrt(float(np.add.reduce(self._norms[:, 0], dtype=np.float64)))
+            self.factor = min(1.0, self._clip / (total + _SPARE))
 
-    def bind(self, hyper: Hyper, parameter: Array, gradient: Array, states: Mapping[str, Array], scratch: Array,
-             step: Callable[[], int]) -> Action:  # fmt: skip
-        """See `Update.bind`."""
-        momentum, factor = float(hyper["momentum"]), float(hyper["factor"])
-
-        def follow(state: Array, value: Array, change: Array) -> None:
-            np.multiply(value, momentum * factor, out=change)
-            np.multiply(state, 1 - momentum, out=state)
-            np.add(state, change, out=state)
-
-        return each(follow, _views((parameter, gradient), 1, scratch))
-
-
-def _follow(mean: Array, value: Array, beta: float, change: Array) -> None:
-    """`mean = beta * mean + (1 - beta) * value`"""
-    np.multiply(mean, beta, out=mean)
-    np.multiply(value, 1 - beta, out=change)
-    np.add(mean, change, out=mean)
+    def gradient(self, p: Array, g: Array, out: Array, spare: Array) -> Array:
+        """The gradient of one block; `out` and `spare` are blocks to work in."""
+        if self._clip is None and not self._l1 and not self._l2:
+            return g
+        np.multiply(g, self.factor, out=out)
+        if self._l1:
+            np.sign(p, out=spare)
+            np.multiply(spare, self._l1, out=spare)
+            np.add(out, spare, out=out)
+        if self._l2:
+            np.multiply(p, self._l2, out=spare)
+            np.add(out, spare, out=out)
+        return out
 
 
-def _subtract(p: Array, change: Array) -> None:
-    """`p -= change`. The difference is made in the block of scratch: numpy copies a strided p that it reads and writes."""
-    np.subtract(p, change, out=change)
-    np.copyto(p, change)
+def _norms(rule: Rule, operands: Operands, factor: float) -> Norms:
+    """The norms that the rule needs, over the whole parameter."""
+    if not rule.stage:
+        return 0.0, 0.0
+    first, own = (sqrt(float(square)) for square in operands.norms[rule.stage][operands.row])
+    return (first * factor if rule.stage == "gradient" else first), own
 
 
-def _views(arrays: Sequence[Array], temporaries: int, scratch: Array) -> list[tuple[Array, ...]]:
+def bind_update(recipe: Recipe, operands: Operands, scratch: Array, moment: Moment) -> Action:
+    """An action that does one step. `scratch`: uint8, aligned to 64, of `Recipe.workspace` bytes."""
+    rule, ready = recipe.made(), _Ready(recipe, operands.norms)
+    averages = [operands.states[AVERAGE]] if recipe.averaged else []
+    arrays = (operands.parameter, operands.gradient, *averages, *operands.kept(rule))
+    views = list(_views(arrays, rule.scraps + _OWN, Carver(scratch)))
+
+    def act() -> None:
+        ready.begin()
+        rule.begin(moment.update, moment.rate * recipe.factor, _norms(rule, operands, ready.factor))
+        for p, g, *others, out, spare in views:
+            rule.apply(p, ready.gradient(p, g, out, spare), *others[len(averages) :])
+            if averages and moment.share:
+                _average(others[0], p, moment.share, spare)
+
+    return act
+
+
+def bind_measure(recipe: Recipe, stage: str, pieces: Sequence[Operands], out: Array, scratch: Array,
+                 moment: Moment) -> Action:  # fmt: skip
+    """An action that measures a parameter before its update: `out` [1, 1 or 2] gets the square of the norm of its gradient or step,
+    and of its own, over all pieces."""
+    rule, ready, carver = recipe.made(), _Ready(recipe, pieces[0].norms), Carver(scratch)
+    wide, temporaries = carver.take([LIMIT], "float64"), _blocks(pieces[0].parameter, rule.scraps + _OWN, carver)
+    views = [
+        view
+        for piece in pieces
+        for view in _zipped((piece.parameter, piece.gradient, *piece.kept(rule)), temporaries)
+    ]  # fmt: skip
+    directed: Directed | None = rule if stage == "step" else None  # type: ignore[assignment]
+
+    def act() -> None:
+        total = own = 0.0
+        if directed is not None:
+            ready.begin()
+            directed.begin(moment.update, moment.rate, (0.0, 0.0))
+        for p, g, *blocks, first, spare in views:
+            moved = g if directed is None else directed.direction(p, ready.gradient(p, g, first, spare), *blocks)
+            total += _squares(moved, wide)
+            if out.shape[1] > 1:
+                own += _squares(p, wide)
+        out[0, 0] = total
+        out[0, 1:] = own
+
+    return act
+
+
+def bind_exchange(parameter: Array, average: Array, scratch: Array) -> Action:
+    """An action by which a parameter and its average change places."""
+
+    def exchange(p: Array, a: Array, block: Array) -> None:
+        np.copyto(block, p)
+        np.copyto(p, a)
+        np.copyto(a, block)
+
+    return each(exchange, _views((parameter, average), 1, Carver(scratch)))
+
+
+def bind_follow(numbers: Numbers, state: Array, value: Array, scratch: Array) -> Action:
+    """An action that does `state = (1 - momentum) * state + momentum * factor * value`."""
+    momentum, factor = float(numbers["momentum"]), float(numbers["factor"])
+
+    def follow(kept: Array, new: Array, change: Array) -> None:
+        np.multiply(new, momentum * factor, out=change)
+        np.multiply(kept, 1 - momentum, out=kept)
+        np.add(kept, change, out=kept)
+
+    return each(follow, _views((state, value), 1, Carver(scratch)))
+
+
+def _average(average: Array, p: Array, share: float, change: Array) -> None:
+    """`average += share * (p - average)`"""
+    if share == 1:
+        np.copyto(average, p)
+        return
+    np.subtract(p, average, out=change)
+    np.multiply(change, share, out=change)
+    np.add(average, change, out=average)
+
+
+def _squares(values: Array, wide: Array) -> float:
+    """The sum of the squares of a block, in float64."""
+    flat = wide[: values.size]
+    np.copyto(like(values, wide), values)
+    return float(np.dot(flat, flat))
+
+
+def _blocks(first: Array, count: int, carver: Carver) -> list[Array]:
+    return [carver.take([LIMIT], first.dtype) for _ in range(count)]
+
+
+def _views(arrays: Sequence[Array], temporaries: int, carver: Carver) -> Iterator[tuple[Array, ...]]:
     """The blocks of the arrays, each with its temporaries."""
-    first, carver = arrays[0], Carver(scratch)
-    flat = [carver.take([LIMIT], first.dtype) for _ in range(temporaries)]
-    views: list[tuple[Array, ...]] = []
-    for part in parts(first):
-        views.append((*(array[part] for array in arrays), *(like(first[part], one) for one in flat)))
-    return views
+    return _zipped(arrays, _blocks(arrays[0], temporaries, carver))
 
 
-UPDATES: Mapping[str, Update] = MappingProxyType({"sgd": Sgd(), "adam": Adam(), "follow": Follow()})
+def _zipped(arrays: Sequence[Array], flat: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
+    for part in parts(arrays[0]):
+        yield (*(array[part] for array in arrays), *(like(arrays[0][part], one) for one in flat))
