@@ -162,6 +162,8 @@ _TRAIN = {
 def read_train(tree: Tree, path: str) -> TrainConfig:
     """The section `train`."""
     train = TrainConfig(**record(tree, path, _TRAIN))
+    if train.optimizer.kind == "lars" and train.penalty is not None:
+        raise ConfigError("train.penalty does not go with lars", "give lars its decay", tree.keys["penalty"])
     if train.steps is not None and train.epochs is not None:
         raise ConfigError("train has both steps and epochs", "set one of them to null", tree.keys["epochs"])
     if train.steps is None and train.epochs is None:
