@@ -216,7 +216,7 @@ def csv_spec(folder, content, **given):
     return DataSpec("csv", path=str(folder / "data.csv"), **given)
 
 
-@pytest.mark.parametrize("limit", [64 << 20, 0])
+@pytest.mark.parametrize("limit", [256 << 20, 0])
 def test_separated_values_are_numbers_and_names_of_classes(tmp_path, monkeypatch, limit):
     monkeypatch.setattr("dgraph.data.reader.delimited.KEPT", limit)
     spec = csv_spec(tmp_path, IRIS, label="kind")
