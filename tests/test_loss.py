@@ -202,6 +202,9 @@ def test_probabilities_of_zero_and_one(dtype):
     loss, slope = loss_and_slope("negative_log_likelihood", dtype, [0.0, 1.0], [0.0], weight=4.0)
     assert np.isfinite([loss, *slope]).all()
     assert loss > 300
+    small = {"float64": 1e-290, "float32": 1e-36}[dtype]
+    loss, slope = loss_and_slope("negative_log_likelihood", dtype, [small, 1.0], [0.0])
+    assert [loss, *slope] == pytest.approx([-np.log(small), -1 / small, 0], rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -20,8 +20,8 @@ from dgraph.kernels.numpy.blockwise import Indifferent, alike, assign_or_add, de
 from dgraph.kernels.numpy.classes import Block, K, Shelf, at_label, class_numbers, sum_over_classes
 from dgraph.kernels.numpy.tally import Tally, deliver_sum
 
-LEAST = 1e-37
-"""A probability counts as at least this, so that its logarithm and its inverse are finite in float32."""
+LEAST: Mapping[str, float] = MappingProxyType({"float32": 1e-37, "float64": 1e-300})
+"""A probability counts as at least this, so that its logarithm and its inverse are finite, some weights times over."""
 
 
 def _scale(call: Call) -> float:
@@ -152,7 +152,7 @@ def _likelihood(classes: Array, tally: Tally, p: Array, label: Array, block: Blo
     (values, mask), (logarithm, void, wide) = block.wide, block.narrow
     np.copyto(values, p)
     at_label(label, classes, values, mask, logarithm)
-    np.maximum(logarithm, LEAST, out=logarithm)
+    np.maximum(logarithm, LEAST[logarithm.dtype.name], out=logarithm)
     np.log(logarithm, out=logarithm)
     np.less(label, 0, out=void)
     np.copyto(logarithm, 0, where=void)
@@ -183,7 +183,7 @@ class LikelihoodGradient(Indifferent):
 def _likelihood_gradient(classes: Array, scale: float, moment: Moment, p: Array, label: Array, block: Block) -> None:
     """The delta of one block."""
     delta, elsewhere = block.wide
-    np.maximum(p, LEAST, out=delta)
+    np.maximum(p, LEAST[delta.dtype.name], out=delta)
     np.divide(scale * moment.weight, delta, out=delta)
     np.not_equal(label, classes, out=elsewhere)
     np.copyto(delta, 0, where=elsewhere)
