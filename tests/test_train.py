@@ -23,6 +23,9 @@ CONV = (
 )
 MOMENTUM = "{optimizer: {sgd: {rate: 0.1, momentum: 0.5}}, steps: 7}"
 ADAM = "{optimizer: {adam: {rate: 0.01}}, steps: 7}"
+LAMB = (
+    "{optimizer: {lamb: {rate: 0.01}}, clip: 1, penalty: {l1: 0.1, l2: 0.1}, average: mean, schedule: cosine, steps: 7}"
+)
 # Bytes for all ranks: NumPy's own buffers, and sums that threads stage. On each rank, every activation has more: 786 KB.
 LIMIT = {1: 64 << 10, 4: 512 << 10}
 
@@ -63,7 +66,7 @@ def peak_of_a_step(worker):
 
 
 @pytest.mark.parametrize("mesh", ["{y: 1, x: 1}", "{y: 2, x: 2}"])
-@pytest.mark.parametrize("rule", [MOMENTUM, ADAM])
+@pytest.mark.parametrize("rule", [MOMENTUM, ADAM, LAMB])
 def test_a_step_allocates_nothing(mesh, rule):
     made = program(config_text(CONV, mesh, shape="[2, 32, 32]", batch=48, dtype="float32", train=rule))
     assert max(run(made, peak_of_a_step)) < LIMIT[made.ranks]

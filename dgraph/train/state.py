@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dgraph.checkpoint import Checkpoint, Shard, used
 from dgraph.error import DataError
+from dgraph.kernels.numpy.update import AVERAGE
 from dgraph.program import Program
 from dgraph.runtime.engine import Engine
 
@@ -46,8 +47,11 @@ def restore(program: Program, engine: Engine, checkpoint: Checkpoint, states: bo
         for found in (store.reading(parameter.name), store.writing(parameter.name)):
             if found is not None:
                 checkpoint.read(name, found[0], found[1])
-        for state, array in store.states.get(parameter.name, {}).items() if states else ():
+        kept = store.states.get(parameter.name, {})
+        for state, array in kept.items() if states else ():
             if f"{parameter.name}:{state}" not in checkpoint.tensors:
                 what = f"{checkpoint.path}: written without {state}, which the optimizer keeps now"
                 raise DataError(what, "resume with the same options, or evaluate it")
             checkpoint.read(f"{parameter.name}:{state}", store.updated[parameter.name], array)
+        if not states and AVERAGE in kept:
+            checkpoint.read(name, store.updated[parameter.name], kept[AVERAGE])
