@@ -1,6 +1,10 @@
 """Preparation: scikit-learn's numbers, the same on any mesh, a rect as the whole, kept in checkpoints."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -314,3 +318,13 @@ def test_specs_are_plain():
     made = program(text(1))
     assert made.data.shape == (7,)
     assert isinstance(made.config.data.prepare[0].options, MappingProxyType)
+
+
+@pytest.mark.heavy
+def test_a_large_fit_keeps_to_its_memory():
+    program_path = Path(__file__).with_name("large_fit.py")
+    done = subprocess.run([sys.executable, str(program_path), "20000"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["peak_gib"] <= 3
+    assert len(found["variance"]) == 128
+    assert (np.diff(found["variance"]) <= 0).all()

@@ -85,6 +85,33 @@ def test_the_digits_are_learnt_alike_on_1_to_4_ranks(tmp_path):
         np.testing.assert_allclose(curve, curves[0], atol=1e-3, rtol=0)
 
 
+PREPARED = """
+mesh: {p: auto}
+dtype: float64
+data: {source: digits, batch: 64, prepare: [{standardize: {per: channel}}, {pca: {components: 20, whiten: true}}], prefetch: true}
+layers:
+  - {name: hidden, linear: {features: 16}, nonlinearity: tanh, split: {K: p}}
+  - {name: classifier, softmax: {classes: 10}, split: {N: p}}
+train: {optimizer: {sgd: {rate: 0.5}}, epochs: 1, log_every: 1}
+"""
+
+
+def test_any_number_of_ranks_prepares_the_same(tmp_path):
+    config = tmp_path / "prepared.yaml"
+    config.write_text(PREPARED)
+    for ranks in (1, 3):
+        good(finish(start_front("train", config, "-n", ranks, "--run", tmp_path / str(ranks))))
+    np.testing.assert_allclose(losses(tmp_path / "3"), losses(tmp_path / "1"), rtol=1e-8)
+    assert apart(saved(tmp_path / "3"), saved(tmp_path / "1")) <= 1e-8
+    done = good(
+        finish(
+            start_front("evaluate", config, "-n", 2, "--checkpoint", tmp_path / "3", "--subset", "validation", "--json")
+        )
+    )
+    before = entries(tmp_path / "3", "epoch")[-1]["validation"]
+    assert result(done.out)["loss"] == pytest.approx(before["loss"], rel=1e-10)
+
+
 @pytest.mark.parametrize("mpi", FAMILIES)
 def test_what_a_run_leaves(mpi, tmp_path):
     done = good(dgraph(mpi, 4, "train", CONFIGS / "volume.yaml", "--json", "--events", "--run", tmp_path))
