@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dgraph.error import DgraphError
-from dgraph.runtime.launch import family, find_mpiexec, rank_environment
+from dgraph.runtime.launch import DGRAPH, family, find_mpiexec, rank_environment
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -76,9 +76,9 @@ def start(mpi, ranks, script, *arguments, **changes):
     return start_python(mpi, ranks, HERE / script, *arguments, **changes)
 
 
-def start_front(*arguments, **changes):
+def start_front(*arguments, program=DGRAPH, **changes):
     """Start a command of dgraph as a user does; ranks, if there are to be some, are started by it."""
-    command = [sys.executable, "-m", "dgraph", *map(str, arguments)]
+    command = [*map(str, program), *map(str, arguments)]
     env = {**clean_environment(), **changes}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -21,9 +21,9 @@ def killed():
 
 def break_node(worker, node, fail):
     """Has an action of the loop fail from step 3 on."""
-    engine = worker.engine
-    place = next(k for k, entry in enumerate(engine._steps) if (entry.node, entry.verb) == (node, "compute"))
-    whole = engine._actions[place]
+    run = worker.engine._runs[True, True]
+    place = next(k for k, entry in enumerate(run.steps) if (entry.node, entry.verb) == (node, "compute"))
+    whole = run.actions[place]
 
     def action():
         if worker.step == 3:
@@ -31,7 +31,7 @@ def break_node(worker, node, fail):
             fail()
         whole()
 
-    engine._actions[place] = action
+    run.actions[place] = action
 
 
 config, how, node = sys.argv[1:]
