@@ -77,15 +77,31 @@ def _watch(reading: int, wish: Wish) -> None:
 
 
 class Agreement:
-    """Whether any rank wishes to stop, known to all at the same call. Making it is collective."""
+    """Whether any rank wishes to stop, known to all at the same call. Making it is collective.
+
+    The sum of one call is waited for at the next one: it travels while a step computes, and costs no time of its own. So all know
+    of a wish one call later; a rank alone at once.
+    """
 
     def __init__(self, communicator: Communicator, wish: Wish) -> None:
-        self._wish, self._count = wish, np.zeros(1, np.int64)
+        self._wish, self._alone = wish, communicator.size == 1
+        self._count = np.zeros(1, np.int64)
         self._exchange = communicator.all_reduce(tuple(range(communicator.size)), self._count, 0)
+        self._under_way = False
 
     def reached(self) -> bool:
-        """True on all ranks if any of them wishes to stop. Collective."""
+        """True on all ranks if, at the call before, any of them wished to stop. Collective."""
+        if self._alone:
+            return bool(self._wish)
+        self.close()
+        before = bool(self._count[0])
         self._count[0] = bool(self._wish)
         self._exchange.start()
-        self._exchange.wait()
-        return bool(self._count[0])
+        self._under_way = True
+        return before
+
+    def close(self) -> None:
+        """Waits for what is under way. Collective."""
+        if self._under_way:
+            self._exchange.wait()
+        self._under_way = False

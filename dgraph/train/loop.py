@@ -85,6 +85,8 @@ class Loop:
             stopped = "asked"
             if self._unsaved:
                 self._save()
+        if self._agreement is not None:
+            self._agreement.close()
         best = self.memory.record.best
         told = {"seconds": self.pace.seconds, "steps": self.worker.step, "stopped": stopped}
         return told | {"best": None if best is None else asdict(best)} | result
