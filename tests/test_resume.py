@@ -1,6 +1,8 @@
 """Runs that stop anywhere and go on: the same bits on the same ranks, the same numbers on others."""
 
+import errno
 import json
+import os
 import random
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from dgraph.checkpoint import open_checkpoint
 from dgraph.config import parse_config
+from dgraph.error import DataError
 from dgraph.program import compile_config
 from dgraph.run import RunFolder
 from dgraph.runtime.communicator import OneRank
@@ -155,7 +158,12 @@ def test_a_shorter_run_can_be_made_longer(whole, tmp_path):
     same(tmp_path / "run", whole(2))
 
 
-EARLY = ["train.epochs=30", "train.stop={patience: 2, window: 2}", "train.optimizer={sgd: {rate: 0.3}}", "train.keep=1"]
+EARLY = [
+    "train.epochs=30",
+    "train.stop={patience: 2, window: 2}",
+    "train.optimizer={adam: {rate: 0.03}}",
+    "train.keep=1",
+]
 
 
 def test_it_stops_early_and_keeps_the_best(tmp_path):
@@ -198,3 +206,19 @@ def test_a_stop_within_a_validation_loses_nothing(tmp_path, whole):
     assert [line["step"] for line in told(folder) if line["kind"] == "epoch"] == [6]
     run(1, folder)
     same(folder, whole(1))
+
+
+def test_a_stop_on_a_full_disk_loses_nothing_committed(tmp_path, monkeypatch, whole):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = tmp_path / "run"
+    run(2, folder, 9)
+    before = {path.name for path in (folder / "checkpoints").iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(DataError, match="No space left on device"):
+            run(2, folder, 13)
+    assert before <= {path.name for path in (folder / "checkpoints").iterdir()}
+    run(2, folder)
+    same(folder, whole(2))
