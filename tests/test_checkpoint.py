@@ -19,11 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgraph.checkpoint import Shard, open_checkpoint, write_checkpoint
+from dgraph.checkpoint import Shard, choose_checkpoint, open_checkpoint, sound_checkpoint, write_checkpoint
 from dgraph.checkpoint.form import frame
 from dgraph.error import DataError
 from dgraph.random import uniform
 from dgraph.rect import Rect, share
+from dgraph.runtime.thread import run_threads
 
 DIM = (12, 5, 9)
 META = {"seed": 3, "losses": [0.5, 0.25]}
@@ -175,21 +176,93 @@ def read_all(path):
         checkpoint.read(name, Rect.whole(tensor.dim), np.empty(tensor.dim))
 
 
-@pytest.mark.parametrize("number", range(100))
-def test_every_flipped_bit_and_every_cut_is_found(tmp_path, number):
-    folder, dice = committed(tmp_path), random.Random(number)
-    victim = dice.choice(sorted(folder.iterdir()))
-    content = bytearray(victim.read_bytes())
-    place = dice.randrange(len(content))
-    if number % 4 == 0:
-        del content[place:]
-    else:
-        content[place] ^= 1 << dice.randrange(8)
-    victim.write_bytes(content)
-    with pytest.raises(DataError, match=victim.name):
-        read_all(folder)
-    with pytest.raises(DataError, match=victim.name):
-        open_checkpoint(folder).verify()
+def flip(content, dice):
+    content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+
+
+def cut(content, dice):
+    del content[dice.randrange(len(content)) :]
+
+
+def garble(content, dice):
+    """Other bytes in a block of it."""
+    start = dice.randrange(len(content))
+    length = min(len(content) - start, dice.randrange(1, 65))
+    content[start : start + length] = bytes(255 - byte for byte in content[start : start + length])
+
+
+def append(content, dice):
+    content += dice.randbytes(dice.randrange(1, 65))
+
+
+def test_300_flips_cuts_and_rests_are_found_and_the_one_before_is_used(tmp_path):
+    """Of both the index and the shards; a few files are missing."""
+    whole = Rect.whole(DIM)
+    alone(tmp_path, 119, [Shard("W", DIM, whole, values(whole))])
+    folder, dice = committed(tmp_path), random.Random(0)
+    victims = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    for number in range(300):
+        victim = dice.choice([*victims])
+        content = bytearray(victims[victim])
+        [flip, flip, flip, cut, cut, garble, append][number % 7](content, dice)
+        victim.write_bytes(content)
+        if number % 50 == 49:
+            victim.unlink()
+        for look in (read_all, lambda path: open_checkpoint(path).verify(), sound_checkpoint):
+            with pytest.raises(DataError, match=victim.name):
+                look(folder)
+        found, passed = sound_checkpoint(tmp_path)
+        assert found.step == 119
+        assert len(passed) == 1
+        assert str(victim) in passed[0]
+        assert passed[0].endswith("; going by step-000119")
+        victim.write_bytes(victims[victim])
+    assert sound_checkpoint(tmp_path)[0].step == 120
+
+
+def test_all_ranks_take_the_same_checkpoint(tmp_path):
+    """Though only one of them tests the shard that is damaged."""
+    whole = Rect.whole(DIM)
+    alone(tmp_path, 119, [Shard("W", DIM, whole, values(whole))])
+    victim = committed(tmp_path) / "rank-00001.bin"
+    victim.write_bytes(bytes(victim.stat().st_size))
+
+    def body(communicator):
+        ranks = communicator.rank, communicator.size
+        return choose_checkpoint(tmp_path, False, *ranks, communicator.gather, communicator.broadcast)
+
+    for found, passed in run_threads(4, body):
+        assert found.step == 119
+        assert [victim.name in line for line in passed] == [True]
+
+
+def best_of(step):
+    return {"best": {"step": step}}
+
+
+def steps_in(folder):
+    return [int(path.name[5:11]) for path in sorted(folder.iterdir())]
+
+
+def test_the_best_is_kept_until_another_is(tmp_path):
+    shards = [Shard("W", DIM, Rect.whole(DIM), values(Rect.whole(DIM)))]
+    for step, best in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 5), (6, 5)]:
+        alone(tmp_path, step, shards, best_of(best), keep=2)
+        assert best in steps_in(tmp_path)
+        assert sound_checkpoint(tmp_path, best=True)[0].step == best
+    assert steps_in(tmp_path) == [5, 6]
+    alone(tmp_path, 7, shards, {}, keep=2)
+    with pytest.raises(DataError, match="it names no best checkpoint"):
+        sound_checkpoint(tmp_path, best=True)
+
+
+def test_who_goes_back_finds_the_best_of_then(tmp_path):
+    shards = [Shard("W", DIM, Rect.whole(DIM), values(Rect.whole(DIM)))]
+    for step, best in [(1, 1), (2, 1), (3, 3)]:
+        alone(tmp_path, step, shards, best_of(best), keep=2)
+    assert steps_in(tmp_path) == [1, 2, 3]
+    alone(tmp_path, 2, shards, best_of(1), keep=2)
+    assert sound_checkpoint(tmp_path, best=True)[0].step == 1
 
 
 def remove(folder):
