@@ -29,7 +29,10 @@ OPTIMIZERS = (
     "{sgd: {rate: 0.05}}",
     "{sgd: {rate: 0.05, momentum: 0.9}}",
     "{adam: {rate: 0.01, epsilon: 0.01}}",
+    "{lars: {rate: 1}}, clip: 0.5, average: mean",
+    "{lamb: {rate: 0.01, epsilon: 0.01}}, clip: 0.5, penalty: {l1: 0.01, l2: 0.01}",
 )
+"""The rule, perhaps with what goes with it in the section `train`."""
 ERRORS = ("squared_error", "half_squared_norm", "absolute_error", "huber")
 KINDS_OF_LABELS = ("classes", "classes", "places", "targets", "binary")
 

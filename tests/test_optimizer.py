@@ -47,7 +47,7 @@ OPTIMIZERS = {
     },
     "adam": {"rate": st.floats(1e-3, 0.02), "beta1": st.sampled_from([0.0, 0.9]), "epsilon": st.sampled_from([1e-3, 1e-2])},
     "adamw": {"rate": st.floats(1e-3, 0.02), "beta2": st.just(0.9), "epsilon": st.just(1e-3), "decay": st.floats(0, 0.1)},
-    "lars": {"rate": st.floats(0.1, 2), "momentum": st.sampled_from([0.0, 0.9]), "decay": st.floats(0, 0.1),
+    "lars": {"rate": st.floats(0.05, 0.5), "momentum": st.sampled_from([0.0, 0.9]), "decay": st.floats(0, 0.1),
              "trust": st.just(0.01)},
     "lamb": {"rate": st.floats(1e-3, 0.02), "epsilon": st.sampled_from([1e-3, 1e-2]), "decay": st.floats(0, 0.1)},
 }  # fmt: skip
