@@ -133,7 +133,8 @@ def test_a_rehearsal_leaves_nothing(folder, run):
 
 
 def test_a_rehearsal_finds_what_a_run_would_meet(run):
-    status, said = run("train", "--smoke", "--set", "train.optimizer={sgd: {rate: 1e38}}")
+    wild = ("--set", "train.optimizer={sgd: {rate: 1e38}}", "--set", "layers.l.nonlinearity=relu")
+    status, said = run("train", "--smoke", *wild)
     assert status == 3
     assert "the loss is not finite at step " in said.err
     assert os.listdir() == ["small.yaml"]
