@@ -29,6 +29,8 @@ from matplotlib.ticker import MaxNLocator
 Entries = Sequence[Mapping[str, Any]]
 MEASURES = ("loss", "accuracy", "rmse")
 TRAINING, VALIDATION, GREY = "tab:blue", "tab:orange", "0.45"
+WIDE = 20
+"""Losses that span more than this, times the least, are drawn on a logarithmic axis: late ones would lie on the ground."""
 MOST_NUMBERS = 20
 """Classes up to which a confusion matrix shows its counts."""
 
@@ -73,6 +75,9 @@ def _draw_measure(axes: Axes, name: str, entries: Entries, epochs: Entries) -> N
         there = [entry for entry in epochs if entry.get(subset) and entry[subset].get(name) is not None]
         axes.plot([entry["epoch"] for entry in there], [entry[subset][name] for entry in there], color=color,
                   marker="o", markersize=3, label={"train": "training"}.get(subset, subset))  # fmt: skip
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    if name == "loss" and values.min() > 0 and values.max() > WIDE * values.min():
+        axes.set_yscale("log")
     best = epochs[-1].get("best")
     if best:
         axes.axvline(best["epoch"], color=GREY, linestyle="--", label=f"best epoch: {best['epoch']}")
