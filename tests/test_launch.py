@@ -57,11 +57,13 @@ def test_threads_are_the_share_of_the_node():
 def test_threads_of_the_user_stay_and_own_ones_do_not():
     environ = {"OMP_NUM_THREADS": "7"}
     set_threads(environ)
-    assert environ["OMP_NUM_THREADS"] == "7"
+    assert [environ[name] for name in THREAD_VARIABLES] == ["7", "7", "7"]
+    environ = {}
+    set_threads(environ)
     assert int(environ["OPENBLAS_NUM_THREADS"]) == len(os.sched_getaffinity(0))
     environ.update({"PMI_RANK": "0", "PMI_SIZE": "999", "MPI_LOCALNRANKS": "999"})
     set_threads(environ)
-    assert [environ[name] for name in THREAD_VARIABLES] == ["7", "1", "1"]
+    assert [environ[name] for name in THREAD_VARIABLES] == ["1", "1", "1"]
 
 
 def test_the_library_of_the_launcher_is_loaded():

@@ -96,14 +96,15 @@ def thread_share(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def set_threads(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set the number of threads of numeric libraries to this rank's share, except where the user has set it.
+    """Set the number of threads of numeric libraries to this rank's share, or to what the user has set for any of them.
 
     Takes effect only before NumPy is imported. What is set here is noted, so that ranks started from this process do not
     take it for the user's wish.
     """
     own = environ.get(_OWN_THREADS, "").split()
     mine = [name for name in THREAD_VARIABLES if name not in environ or name in own]
-    environ.update(dict.fromkeys(mine, str(thread_share(environ))))
+    wished = next((environ[name] for name in THREAD_VARIABLES if name not in mine), str(thread_share(environ)))
+    environ.update(dict.fromkeys(mine, wished))
     environ[_OWN_THREADS] = " ".join(mine)
 
 
