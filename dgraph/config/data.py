@@ -193,6 +193,7 @@ def data_reader(axes: Axes, file: str) -> Reader[DataConfig]:
         "fit_batch": Key(EXTENT, 1000),
         "augment": Key(steps_reader(AUGMENT), ()),
         "prefetch": Key(optional(boolean), None),
+        "keep": Key(boolean, False),
     }
     table_keys = {**keys, "labels": Key(optional(items(_read_label, "a list of labels")), None)}
 

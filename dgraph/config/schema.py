@@ -49,7 +49,7 @@ class DataConfig:
     are of the main files; `read` is `rect` (a rank reads what it needs) or `same` (every rank reads the whole batch). `one_hot`
     makes real targets of class numbers; `prepare` are steps fitted on training samples, `fit_batch` of them at a time; `augment`
     are random changes of training samples; `prefetch` reads the next batch while a step computes (None: where the source reads
-    files).
+    files); `keep` keeps in memory, prepared, what was read.
     """
 
     source: str
@@ -84,6 +84,7 @@ class DataConfig:
     fit_batch: int
     augment: tuple[Choice, ...]
     prefetch: bool | None
+    keep: bool
     place: Place = field(compare=False, repr=False)
 
     def resolved(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from dgraph.data.augment import reach
 from dgraph.data.batch import Batch, Batches, fill, subset, there
 from dgraph.data.files import OPENERS
+from dgraph.data.keep import Kept
 from dgraph.data.prefetch import Feeder, Places
 from dgraph.data.prepare import require_samples
 from dgraph.data.spec import DataSpec, Description, Source
@@ -15,6 +16,7 @@ __all__ = [
     "DataSpec",
     "Description",
     "Feeder",
+    "Kept",
     "Places",
     "Source",
     "describe",

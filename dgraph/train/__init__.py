@@ -5,6 +5,6 @@ that knows every room.
 """
 
 from dgraph.train.loop import TrainOptions, train
-from dgraph.train.worker import Worker, gather_tensor
+from dgraph.train.worker import Ready, Worker, gather_tensor
 
-__all__ = ["TrainOptions", "Worker", "gather_tensor", "train"]
+__all__ = ["Ready", "TrainOptions", "Worker", "gather_tensor", "train"]

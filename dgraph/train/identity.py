@@ -17,7 +17,7 @@ from dgraph.error import DataError
 
 PLACEMENT = ("split", "loss_split", "update_split", "pieces", "shard")
 MAY_CHANGE = "all of train but accumulate and the kind of optimizer, mesh, splits, pieces, where the data lies"
-OF_DATA = (*PLACEMENT, "path", "read", "prefetch", "fit_batch", "sets")
+OF_DATA = (*PLACEMENT, "path", "read", "prefetch", "keep", "fit_batch", "sets")
 
 
 def identity(config: Config) -> dict[str, str]:

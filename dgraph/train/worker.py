@@ -17,7 +17,21 @@ from typing import Any
 import numpy as np
 
 from dgraph.checkpoint import Checkpoint, choose_checkpoint, write_checkpoint
-from dgraph.data import Batch, Batches, DataSpec, Feeder, Places, Source, fill, open_source, reach, subset, there, view
+from dgraph.data import (
+    Batch,
+    Batches,
+    DataSpec,
+    Feeder,
+    Kept,
+    Places,
+    Source,
+    fill,
+    open_source,
+    reach,
+    subset,
+    there,
+    view,
+)
 from dgraph.error import RunError
 from dgraph.fit import Need, Preparation, fit, load, shape_of
 from dgraph.kernels.call import Array
@@ -31,6 +45,16 @@ from dgraph.runtime.engine import Engine
 from dgraph.trace import Recorder
 from dgraph.train.identity import identity, require_same_run
 from dgraph.train.state import owned, restore
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """How a rank prepares samples, what it has kept of them, and what these are good for."""
+
+    spec: DataSpec
+    need: Need
+    preparation: Preparation
+    kept: Kept | None
 
 
 @dataclass
@@ -60,14 +84,15 @@ class Worker:
         self.engine = Engine(schedule, self.program.layout, self.communicator, optimizer, self._feed, seed)
         self.engine.store.initialise(self.program.graph, seed)
         self.feeder = Feeder(self.engine.fed, self._read, self.program.training, self.program.prefetch)
-        self._preparation: Preparation | None = None
+        self._ready: Ready | None = None
 
     def _feed(self, node: str, places: Places) -> None:
         self.feeder.feed(node, places)
 
     def _read(self, batch: Batch, places: Places) -> None:
         """Fills this rank's part of a batch."""
-        seen = view(self.preparation.prepared(self.source), self.spec, batch.epoch)
+        ready = self.ready
+        seen = view(ready.kept or ready.preparation.prepared(self.source), self.spec, batch.epoch)
         fill(seen, batch.indices, places.get("raw_data"), places.get("labels"))
 
     def where(self) -> str:
@@ -198,17 +223,29 @@ class Worker:
 
     def prepare(self) -> None:
         """Fits what prepares the samples, unless it was fitted or loaded before. Collective."""
-        if self._preparation is None:
+        if self._ready is None:
             chosen = subset(self.spec, self.program.data, "train")
             with data_place(self.program.config):
-                self._preparation = fit(self.source, self.spec, chosen, self._need(), self.communicator)
+                self._prepare_with(fit(self.source, self.spec, chosen, self._need(), self.communicator))
+
+    def _prepare_with(self, preparation: Preparation) -> None:
+        kept = Kept(preparation.prepared(self.source)) if self.program.config.data.keep else None
+        self._ready = Ready(self.spec, self._need(), preparation, kept)
+
+    def take_over(self, other: Ready) -> None:
+        """Prepares samples as other workers of these ranks do, if theirs are the same on all ranks. Collective."""
+        same = other.spec == self.spec and other.need == self._need()
+        gathered = self.communicator.gather(bytes([same]))
+        verdict = None if gathered is None else bytes([all(one == bytes([True]) for one in gathered)])
+        if self.communicator.broadcast(verdict) == bytes([True]):
+            self._ready = other
 
     @property
-    def preparation(self) -> Preparation:
-        """The fitted steps. Raises ValueError before they are."""
-        if self._preparation is None:
+    def ready(self) -> Ready:
+        """The fitted steps, and what was kept. Raises ValueError before there are any."""
+        if self._ready is None:
             raise ValueError("nothing was fitted yet")
-        return self._preparation
+        return self._ready
 
     def _need(self) -> Need:
         """What this rank's data nodes need of prepared samples, whatever is drawn to change them."""
@@ -230,7 +267,7 @@ class Worker:
             "updates": self.engine.updates,
             "optimizer": self.program.optimizer.name,
             "identity": identity(self.program.config),
-            "prepare": self.preparation.meta(),
+            "prepare": self.ready.preparation.meta(),
             "loop": self.memory,
             "best": self.best,
             "averages": self.program.optimizer.averages(self.engine.updates),
@@ -239,7 +276,7 @@ class Worker:
         return write_checkpoint(
             folder,
             self.step,
-            [*owned(self.program, self.engine), *self.preparation.shards()],
+            [*owned(self.program, self.engine), *self.ready.preparation.shards()],
             meta,
             communicator.rank,
             communicator.size,
@@ -261,7 +298,7 @@ class Worker:
             warn(line)
         if states:
             require_same_run(self.program.config, checkpoint)
-        self._preparation = load(checkpoint, self.spec, self.source.shape, self._need(), *ranks)
+        self._prepare_with(load(checkpoint, self.spec, self.source.shape, self._need(), *ranks))
         restore(self.program, self.engine, checkpoint, states)
         self.step = checkpoint.step
         self.engine.updates = int(checkpoint.meta["updates"])

@@ -16,7 +16,7 @@ from dgraph.error import CheckError, ConfigError, RunError
 from dgraph.program import compile_config
 from dgraph.run import as_json
 from dgraph.runtime.communicator import Communicator
-from dgraph.train import TrainOptions, Worker, train
+from dgraph.train import Ready, TrainOptions, Worker, train
 from dgraph.train.folder import Folder
 from dgraph.tune.store import Store
 from dgraph.tune.trial import Outcome, Trial
@@ -35,6 +35,7 @@ class InsideRunner:
     where: str = ""
     _part: Communicator = field(init=False)
     _number: int = field(init=False)
+    _ready: Ready | None = None
 
     def __post_init__(self) -> None:
         self._number = self.communicator.rank // (self.communicator.size // self.side)
@@ -65,8 +66,12 @@ class InsideRunner:
         folder = Folder(part, trial.label, path, path if goes_on else None)
         if goes_on:
             worker.load(Path(path), states=True)
+        elif self._ready is not None:  # samples are fitted and read once for all trials of the same data
+            worker.take_over(self._ready)
         folder.describe(worker)
         options = TrainOptions(
             folder=path, report=lambda entry: None, metrics=folder.append_metrics, rewind=folder.rewind_metrics
         )
-        return train(worker, options)
+        result = train(worker, options)
+        self._ready = worker.ready
+        return result
