@@ -10,6 +10,8 @@ from dgraph.rect import Rect
 from dgraph.verify import difference
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+ALONE = sorted(path for path in CONFIGS.glob("*.yaml") if "source: utkface" not in path.read_text())
+"""The configs that bring their data; `tests/test_faces.py` has the others."""
 
 
 def entries(run, kind):

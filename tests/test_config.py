@@ -52,6 +52,7 @@ data: &data
   fit_batch: 500
   augment: [{flip: {axis: HW}}, {shift: {W: 2}}, {crop: {H: 28}}, {normalize: {mean: [0.5], deviation: [2]}}]
   prefetch: false
+  keep: true
   split: {N: {axes: [t, y], sizes: [4, 0, 2, 2, 2, 2]}}
 layers:
   - {name: c0, conv: &conv {channels: 8, size: [3, 5], padding: [1, [2, 0]]}, affine: none, nonlinearity: relu}

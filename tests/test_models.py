@@ -1,7 +1,5 @@
 """Layers to nodes and parameters: names, ports, splits, defaults, and what a config overrides."""
 
-from pathlib import Path
-
 import pytest
 
 from dgraph.autodiff import add_gradients
@@ -15,8 +13,8 @@ from dgraph.ops import OPS
 from dgraph.plan.check import check_plan
 from dgraph.plan.make import make_plan
 from tests.networks import config_text, program
+from tests.runs import ALONE
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 HEAD = "{name: out, softmax: {classes: 3}}"
 
 
@@ -239,7 +237,7 @@ def ranks_of(path):
 
 
 @pytest.mark.parametrize(
-    ("path", "ranks"), [pytest.param(p, n, id=f"{p.stem}-{n}") for p in CONFIGS for n in ranks_of(p)]
+    ("path", "ranks"), [pytest.param(p, n, id=f"{p.stem}-{n}") for p in ALONE for n in ranks_of(p)]
 )
 def test_plans_of_all_configs_are_sound(path, ranks):
     config = load_config(path, ranks=ranks)

@@ -21,7 +21,7 @@ from dgraph.runtime.communicator import OneRank
 from dgraph.train import Worker
 from dgraph.verify import one_rank
 from tests.networks import config_text
-from tests.runs import CONFIGS
+from tests.runs import ALONE
 from tests.scaled import config_of, scaled
 from tests.test_networks_layout import SMALL
 
@@ -98,7 +98,7 @@ def whole(checkpoint, name):
     return value
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ALONE, ids=lambda path: path.stem)
 def test_every_config(path, tmp_path):
     if path.stem in SMALL:
         classes = None if path.stem in ("unet3d", "cosmoflow") else 5

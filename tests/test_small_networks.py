@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dgraph.config import load_config
+from dgraph.data import subset
 from dgraph.program import compile_config
 from dgraph.rect import Rect
 from dgraph.runtime.communicator import OneRank
@@ -80,6 +81,48 @@ def test_three_hidden_units_tell_a_disc_from_its_ring(ranks):
 
 def test_two_hidden_units_cannot_tell_a_disc_from_its_ring():
     assert 0.7 < correct("ring_2", 1, "test") < 0.95
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", range(20))
+def test_hidden_units_of_a_ring_whatever_the_seed(seed):
+    assert correct("ring_3", 1, "test", [f"seed={seed}"]) >= 0.99
+    assert correct("ring_2", 1, "test", [f"seed={seed}"]) < 0.95
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_linear_regression_is_as_good_as_the_exact_one(ranks):
+    """Within 3% of ridge regression on the same samples, its penalty the best of many for the samples it is judged by."""
+    pytest.importorskip("sklearn")
+    found_, targets = found("diabetes", ranks, "progress.linearA.output", "test")
+    worker = Worker(compile_config(load_config(CONFIGS / "diabetes.yaml")), OneRank())
+    rows, labels = (read(np.arange(442), Rect.whole(shape)) for read, shape in (
+        (worker.source.read, (10,)), (worker.source.labels, (1,))))  # fmt: skip
+    taken, judged = (subset(worker.spec, worker.program.data, name) for name in ("train", "test"))
+    rows = rows.astype(float) - rows[taken].mean(0)
+    mean = labels[taken].mean()
+    best = min(
+        np.sqrt(
+            np.mean((rows[judged] @ ridge(rows[taken], labels[taken] - mean, penalty) + mean - labels[judged]) ** 2)
+        )
+        for penalty in (0, *np.logspace(-4, 1, 20))
+    )
+    assert np.sqrt(np.mean((found_ - targets) ** 2)) < 1.03 * best
+
+
+def ridge(rows, targets, penalty):
+    """The weights of least squares with a penalty on their squares (Hoerl and Kennard 1970)."""
+    return np.linalg.solve(rows.T @ rows + penalty * np.eye(rows.shape[1]), rows.T @ targets)
+
+
+@pytest.mark.heavy
+def test_lenet_reads_digits():
+    pytest.importorskip("sklearn")
+    shares = []
+    for seed in range(5):
+        scores, labels = found("lenet5_digits", 1, "classifier.linear1A.output", "test", [f"seed={seed}"])
+        shares.append((scores.reshape(len(scores), -1).argmax(1) == labels.reshape(-1)).mean())
+    assert np.mean(shares) >= 0.985
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
