@@ -216,7 +216,6 @@ def _update_node(graph: Graph, row: int, gradients: Mapping[str, TensorNode],
 def _follow_node(op: OpNode, state: str, rule: State) -> OpNode:
     """The node by which a state follows a result of its op after a training step."""
     followed = dict(op.outputs)[rule.follows]
-    attributes = {"momentum": op.attributes[rule.momentum], "factor": rule.factor(op.attributes, op.access)}
     return OpNode(
         name=f"update_{state}",
         op="follow",
@@ -224,5 +223,5 @@ def _follow_node(op: OpNode, state: str, rule: State) -> OpNode:
         inputs=(("gradient", followed),),
         outputs=(("output", state),),
         access=update_access({}, {"gradient": op.access.dims[rule.follows]}),
-        attributes=MappingProxyType(attributes),
+        attributes=MappingProxyType(dict(rule.numbers(op.attributes, op.access))),
     )

@@ -57,15 +57,15 @@ class Gradient:
 @dataclass(frozen=True)
 class State:
     """A tensor that training follows but no gradient changes, such as a running mean: after every training step it becomes
-    `(1 - momentum) * state + momentum * factor * result`.
+    `(1 - momentum) * state + momentum * result`.
 
-    `follows` is the result's port; `momentum` the attribute that holds the share of the new value; `factor(attributes, access)`
-    scales it; `initial` is the first value.
+    `follows` is the result's port, `initial` the first value. `numbers(attributes, access)` gives `momentum`, and, where the result
+    is the mean square of a sample from which that of the population is estimated (Bessel's correction), of how many `elements` in a
+    full batch (else 1), and whether they are fewer where a batch has fewer samples (`by_sample`).
     """
 
     follows: str
-    momentum: str = "momentum"
-    factor: Callable[[Attributes, Access], float] = lambda attributes, access: 1.0
+    numbers: Callable[[Attributes, Access], Mapping[str, Any]]
     initial: float = 0.0
 
 

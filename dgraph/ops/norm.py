@@ -128,10 +128,10 @@ def summed(access: Access) -> int:
     return prod(access.dims["input"]) // prod(access.dims["output"])
 
 
-def _unbiased(attributes: Attributes, access: Access) -> float:
-    """Bessel's correction: a running variance is that of a population of which the batch is a sample."""
-    count = summed(access)
-    return count / (count - 1) if attributes["unbiased"] and count > 1 else 1.0
+def _running(attributes: Attributes, access: Access) -> Mapping[str, Any]:
+    """See `State.numbers`: a running variance is that of a population of which the batch is a sample."""
+    elements = summed(access) if attributes.get("unbiased") else 1
+    return {"momentum": attributes["momentum"], "elements": elements, "by_sample": "N" in attributes["over"]}
 
 
 _OVER = {"over": Attribute(_letters, "batch"), "groups": GROUPS}
@@ -142,7 +142,7 @@ MEAN = Op(
     access=statistic_access,
     inputs=("input", "running"),
     optional=("running",),
-    states=MappingProxyType({"running": State("output")}),
+    states=MappingProxyType({"running": State("output", _running)}),
     attributes=_OVER | _MOMENTUM,
     cuts=cuts,
     gradient=Gradient(reads=(), of=("input",)),
@@ -152,7 +152,7 @@ VARIANCE = Op(
     access=statistic_access,
     inputs=("input", "mean", "running"),
     optional=("running",),
-    states=MappingProxyType({"running": State("output", factor=_unbiased, initial=1.0)}),
+    states=MappingProxyType({"running": State("output", _running, initial=1.0)}),
     attributes=_OVER | _MOMENTUM | {"unbiased": flag(True)},
     cuts=cuts,
     gradient=Gradient(reads=("input", "mean"), of=("input",)),

@@ -184,7 +184,8 @@ class Engine:
     def _update(self, step: Update) -> Action:
         operands = self._operands(step, step.target[1])
         if step.follows:
-            return bind_follow(step.attributes, operands.parameter, operands.gradient, self.store.scratch)
+            parameter, gradient = operands.parameter, operands.gradient
+            return bind_follow(step.attributes, parameter, gradient, self.store.scratch, self.moment)
         return bind_update(self.optimizer.recipe_of(step.attributes), operands, self.store.scratch, self.moment)
 
     def _measure(self, step: Measure) -> Action:

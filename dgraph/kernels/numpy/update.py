@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -178,12 +179,14 @@ def bind_exchange(parameter: Array, average: Array, scratch: Array) -> Action:
     return each(exchange, _views((parameter, average), 1, Carver(scratch)))
 
 
-def bind_follow(numbers: Numbers, state: Array, value: Array, scratch: Array) -> Action:
-    """An action that does `state = (1 - momentum) * state + momentum * factor * value`."""
-    momentum, factor = float(numbers["momentum"]), float(numbers["factor"])
+def bind_follow(numbers: Mapping[str, Any], state: Array, value: Array, scratch: Array, moment: Moment) -> Action:
+    """An action that does `state = (1 - momentum) * state + momentum * n / (n - 1) * value`, where the value is a mean over n
+    elements, those of the samples that are there; `numbers` are as `dgraph.autodiff` gives them."""
+    momentum, elements, by_sample = float(numbers["momentum"]), int(numbers["elements"]), bool(numbers["by_sample"])
 
     def follow(kept: Array, new: Array, change: Array) -> None:
-        np.multiply(new, momentum * factor, out=change)
+        count = elements * moment.samples // moment.batch if by_sample else elements
+        np.multiply(new, momentum * (count / (count - 1) if count > 1 else 1), out=change)
         np.multiply(kept, 1 - momentum, out=kept)
         np.add(kept, change, out=kept)
 
