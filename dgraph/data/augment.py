@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from dgraph.data.batch import missing_label
-from dgraph.data.spec import Array, Description, Source, Step
+from dgraph.data.spec import Array, Behind, Description, Source, Step
 from dgraph.error import ConfigError
 from dgraph.ops.letter import letters_of
 from dgraph.random import fill_uniform
@@ -101,7 +101,7 @@ def augmented(source: Source, steps: Sequence[Step], seed: int, epoch: int | Non
             known = Description(source.samples, source.shape, source.classes, source.label_shape)
             if kind == "crop":
                 known = _cropped(given, known, "")
-            source = Moved(source, known.shape, known.label_shape, draws)
+            source = Moved(source, known, draws)
     return source
 
 
@@ -163,23 +163,21 @@ class _Draws:
 
 
 @dataclass(frozen=True)
-class Moved:
+class Moved(Behind):
     """A source whose samples lie elsewhere: each mirrored or moved as `draw` says."""
 
-    source: Source
-    shape: tuple[int, ...]
-    label_shape: tuple[int, ...]
+    known: Description
     draw: Draw
 
     @property
-    def samples(self) -> int:
-        """How many samples there are."""
-        return self.source.samples
+    def shape(self) -> tuple[int, ...]:
+        """As `Source.shape`."""
+        return self.known.shape
 
     @property
-    def classes(self) -> int | None:
-        """How many classes there are; None: labels are real targets."""
-        return self.source.classes
+    def label_shape(self) -> tuple[int, ...]:
+        """As `Source.label_shape`."""
+        return self.known.label_shape
 
     def read(self, indices: Array, rect: Rect) -> Array:
         """As `Source.read`; zeros where a sample was moved away."""
@@ -220,32 +218,11 @@ def _before(bounds: Bounds, extent: int, move: Sequence[int]) -> Bounds:
 
 
 @dataclass(frozen=True)
-class Normalized:
+class Normalized(Behind):
     """A source whose values are (x - mean) / deviation, by channel."""
 
-    source: Source
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
-
-    @property
-    def samples(self) -> int:
-        """How many samples there are."""
-        return self.source.samples
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[C, spatial...] of one sample."""
-        return self.source.shape
-
-    @property
-    def classes(self) -> int | None:
-        """How many classes there are; None: labels are real targets."""
-        return self.source.classes
-
-    @property
-    def label_shape(self) -> tuple[int, ...]:
-        """The shape of a sample's labels."""
-        return self.source.label_shape
 
     def read(self, indices: Array, rect: Rect) -> Array:
         """As `Source.read`."""
@@ -257,7 +234,3 @@ class Normalized:
         )
         normal: Array = (values - mean) / deviation
         return normal
-
-    def labels(self, indices: Array, rect: Rect) -> Array:
-        """As `Source.labels`."""
-        return self.source.labels(indices, rect)

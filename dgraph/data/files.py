@@ -16,6 +16,7 @@ from math import prod
 
 import numpy as np
 
+from dgraph.data.form import ChannelsLast, One, fits, shaped, without_ones
 from dgraph.data.reader.cifar import open_cifar
 from dgraph.data.reader.delimited import open_csv
 from dgraph.data.reader.hdf5 import open_hdf5
@@ -25,19 +26,7 @@ from dgraph.data.reader.npy import open_npy
 from dgraph.data.reader.npz import open_npz
 from dgraph.data.reader.pair import Opener, Pair
 from dgraph.data.spec import SUBSETS, Array, DataSpec, Description
-from dgraph.data.values import (
-    BITE,
-    ChannelsLast,
-    Held,
-    Joined,
-    One,
-    Values,
-    bites,
-    fits,
-    require_finite,
-    shaped,
-    without_ones,
-)
+from dgraph.data.values import BITE, Held, Joined, Values, bites, require_finite
 from dgraph.error import ConfigError, DataError, DgraphError
 from dgraph.ops.frame import padded
 from dgraph.rect import Rect

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dgraph.data.spec import Array, Source
+from dgraph.data.spec import Array, Behind
 from dgraph.rect import Rect
 
 Read = Callable[[Array, Rect], Array]
@@ -26,31 +26,10 @@ class Shelf:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Kept(Behind):
     """A source whose samples are read once."""
 
-    source: Source
     _shelves: dict[tuple[str, Rect], Shelf] = field(default_factory=dict)
-
-    @property
-    def samples(self) -> int:
-        """How many samples there are."""
-        return self.source.samples
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[C, spatial...] of one sample."""
-        return self.source.shape
-
-    @property
-    def classes(self) -> int | None:
-        """How many classes there are."""
-        return self.source.classes
-
-    @property
-    def label_shape(self) -> tuple[int, ...]:
-        """The shape of a sample's labels."""
-        return self.source.label_shape
 
     def read(self, indices: Array, rect: Rect) -> Array:
         """As `Source.read`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dgraph.data.spec import Array, Description, Source
+from dgraph.data.spec import Array, Behind, Description
 from dgraph.error import ConfigError
 from dgraph.rect import Rect
 
@@ -26,32 +26,17 @@ def one_hot_description(known: Description) -> Description:
 
 
 @dataclass(frozen=True)
-class OneHot:
+class OneHot(Behind):
     """A source of real targets [K, ...]: 1 for the class of the sample or place, 0 for the others."""
 
-    source: Source
     targets: int
 
     classes = None
 
     @property
-    def samples(self) -> int:
-        """How many samples there are."""
-        return self.source.samples
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """[C, spatial...] of one sample."""
-        return self.source.shape
-
-    @property
     def label_shape(self) -> tuple[int, ...]:
         """One target a class."""
         return (self.targets, *self.source.label_shape[1:])
-
-    def read(self, indices: Array, rect: Rect) -> Array:
-        """As `Source.read`."""
-        return self.source.read(indices, rect)
 
     def labels(self, indices: Array, rect: Rect) -> Array:
         """As `Source.labels`, float32."""

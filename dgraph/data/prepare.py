@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dgraph.data.spec import Array, Description, Source
+from dgraph.data.spec import Array, Behind, Description
 from dgraph.data.spec import Step as Said
 from dgraph.error import ConfigError
 from dgraph.rect import Rect
@@ -247,27 +247,16 @@ def require_samples(said: Sequence[Said], samples: int) -> None:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(Behind):
     """A source behind steps, each with what was fitted for it, at least where it is read."""
 
-    source: Source
     steps: tuple[Step, ...]
     fitted: tuple[Fitted, ...]
-
-    @property
-    def samples(self) -> int:
-        """How many samples there are."""
-        return self.source.samples
 
     @property
     def shape(self) -> Shape:
         """Of one sample, behind the last step."""
         return self.steps[-1].result_shape if self.steps else self.source.shape
-
-    @property
-    def classes(self) -> int | None:
-        """How many classes there are; None: labels are real targets."""
-        return self.source.classes
 
     @property
     def label_shape(self) -> Shape:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dgraph.data.array import ArraySource
 from dgraph.data.files import OPENERS, Files, open_files
+from dgraph.data.form import shaped
 from dgraph.data.reader.scikit import SETS, open_sklearn
 from dgraph.data.ring import RingSource, describe_ring
 from dgraph.data.spec import DataSpec, Description, Source
 from dgraph.data.synthetic import open_synthetic
 from dgraph.data.table import describe_table, open_table
-from dgraph.data.values import shaped
 from dgraph.error import ConfigError, DataError
 from dgraph.ops.frame import padded
 

@@ -1,7 +1,7 @@
 """What a source of samples is.
 
-In: nothing. Out: `DataSpec` (which source is wanted), `Description` (its numbers), `Source` (what can be read). Promise:
-plain values; nothing is opened here.
+In: nothing. Out: `DataSpec` (which source is wanted), `Description` (its numbers), `Source` (what can be read), `Behind` (a
+source made of another). Promise: plain values; nothing is opened here.
 """
 
 from __future__ import annotations
@@ -143,3 +143,38 @@ class Source(Protocol):
 
         Returns an array [n, *rect.size]: int64, each in 0 .. classes - 1, or floats. Raises DataError if they cannot be read.
         """
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A source that stands behind another and is like it, but for what its kinds change."""
+
+    source: Source
+
+    @property
+    def samples(self) -> int:
+        """As `Source.samples`."""
+        return self.source.samples
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As `Source.shape`."""
+        return self.source.shape
+
+    @property
+    def classes(self) -> int | None:
+        """As `Source.classes`."""
+        return self.source.classes
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """As `Source.label_shape`."""
+        return self.source.label_shape
+
+    def read(self, indices: Array, rect: Rect) -> Array:
+        """As `Source.read`."""
+        return self.source.read(indices, rect)
+
+    def labels(self, indices: Array, rect: Rect) -> Array:
+        """As `Source.labels`."""
+        return self.source.labels(indices, rect)

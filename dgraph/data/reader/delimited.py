@@ -19,10 +19,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dgraph.data.compressed import Packed
 from dgraph.data.reader.pair import Pair
 from dgraph.data.spec import Array, Column, DataSpec
 from dgraph.data.stored import Opened
-from dgraph.data.values import Held, Packed, Values
+from dgraph.data.values import Held, Values
 from dgraph.durable import fault
 from dgraph.error import DataError
 from dgraph.rect import Rect

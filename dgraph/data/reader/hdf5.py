@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from dgraph.data.compressed import DEFLATED
 from dgraph.data.reader.pair import Pair
 from dgraph.data.spec import Array, DataSpec
 from dgraph.data.stored import Stored
-from dgraph.data.values import BITE, DEFLATED, Held, Values
+from dgraph.data.values import BITE, Held, Values
 from dgraph.durable import fault
 from dgraph.error import DataError
 from dgraph.rect import Rect

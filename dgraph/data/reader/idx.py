@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from dgraph.data.compressed import Packed, Stream, require_kept, whole
 from dgraph.data.reader.pair import Pair
 from dgraph.data.spec import Array, DataSpec
 from dgraph.data.stored import Stored, size_of
-from dgraph.data.values import Packed, Stream, Values, require_kept, whole
+from dgraph.data.values import Values
 from dgraph.durable import fault
 from dgraph.error import DataError
 

@@ -16,10 +16,11 @@ from functools import partial
 from math import prod
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+from dgraph.data.compressed import Packed, require_kept, whole
 from dgraph.data.reader.npy import Header, read_header, stored
 from dgraph.data.reader.pair import Pair
 from dgraph.data.spec import Array, DataSpec
-from dgraph.data.values import BITE, Packed, Values, require_kept, whole
+from dgraph.data.values import BITE, Values
 from dgraph.durable import fault
 from dgraph.error import DataError
 
