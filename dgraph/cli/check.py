@@ -9,7 +9,9 @@ import click
 from dgraph.cli.line import as_bytes, result_line
 from dgraph.cli.option import planned
 from dgraph.config import load_config
-from dgraph.program import SHOWN_FINDINGS, compile_config
+from dgraph.program import compile_config
+
+SHOWN_FINDINGS = 20
 
 
 @click.command("check")

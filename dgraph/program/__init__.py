@@ -1,0 +1,22 @@
+"""A compiled configuration: graph, layout, plans and schedules, all without MPI and without data.
+
+In: a config. Out: `Program`; `plan_summary`, what its plan costs. Promise: pure functions. This and `dgraph.train` are the places
+that know every room.
+"""
+
+from dgraph.program.compile import compile_config, forward_graph
+from dgraph.program.compiled import Program
+from dgraph.program.section import data_place, data_spec, section_spec
+from dgraph.program.summary import plan_summary
+from dgraph.program.updating import rate_of
+
+__all__ = [
+    "Program",
+    "compile_config",
+    "data_place",
+    "data_spec",
+    "forward_graph",
+    "plan_summary",
+    "rate_of",
+    "section_spec",
+]

@@ -1,0 +1,116 @@
+"""A program: graph, layout, plans and schedules of all ranks.
+
+In: what `dgraph.program.compile` made. Out: `Program`. Promise: every rank that compiles the same config gets the same program;
+`digest` says whether it did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dgraph.config import Config, plain_node, plain_parameter
+from dgraph.data import OPENERS, Description
+from dgraph.error import CheckError
+from dgraph.graph.build import specs_of
+from dgraph.graph.node import Graph
+from dgraph.kernels.numpy import KERNELS
+from dgraph.layout import Layout
+from dgraph.optimizer import Optimizer
+from dgraph.plan.check import Finding, check_plan
+from dgraph.plan.make import Plan, make_plan
+from dgraph.schedule.buffer import memory_orders
+from dgraph.schedule.check import check_progress, postings
+from dgraph.schedule.step import Schedule, make_schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A config made ready for its mesh. `training`: with gradient, zeroing and update nodes."""
+
+    config: Config
+    data: Description
+    forward: Graph
+    graph: Graph
+    layout: Layout
+    optimizer: Optimizer
+
+    @property
+    def ranks(self) -> int:
+        return self.layout.mesh.ranks
+
+    @cached_property
+    def _orders(self) -> Mapping[str, tuple[int, ...]]:
+        return memory_orders(self.graph, KERNELS, self.config.dtype)
+
+    @property
+    def training(self) -> bool:
+        """Whether the graph has gradients and updates."""
+        return self.graph is not self.forward
+
+    @property
+    def prefetch(self) -> bool:
+        """Whether batches are read ahead."""
+        data = self.config.data
+        return data.source in OPENERS if data.prefetch is None else data.prefetch
+
+    def plan(self, rank: int) -> Plan:
+        """All messages of one rank."""
+        return make_plan(self.layout, rank)
+
+    def schedule(self, plan: Plan) -> Schedule:
+        """The ordered steps and buffers of the plan's rank."""
+        states = len(self.optimizer.states)
+        workspace = self.optimizer.recipe.workspace(self.config.dtype)
+        batches, ahead = self.config.train.accumulate, (2 if self.training else 1) if self.prefetch else 0
+        return make_schedule(
+            self.layout, plan, KERNELS, self.config.dtype, states, workspace, self._orders, batches, ahead
+        )
+
+    def check(self) -> tuple[list[Finding], list[int]]:
+        """Everything that is wrong with the plans of all ranks, and the peak bytes of each."""
+        plans = [self.plan(rank) for rank in range(self.ranks)]
+        findings = check_plan(self.layout, plans)
+        schedules = [self.schedule(plan) for plan in plans]
+        findings += check_progress([postings(schedule) for schedule in schedules])
+        return findings, [schedule.peak_nbytes for schedule in schedules]
+
+    def require_checked(self) -> None:
+        """Raises CheckError with the first finding, if there is one."""
+        findings, _ = self.check()
+        if findings:
+            raise CheckError(str(findings[0]), f"{len(findings)} findings; dgraph check shows all")
+
+    def expanded(self) -> dict[str, Any]:
+        """The config in its node form: every node and parameter declared, no layers. It loads back to the same graph."""
+        nodes, parameters = specs_of(self.forward)
+        values = {
+            key: value
+            for key, value in self.config.resolved().items()
+            if key not in ("layers", "nodes", "parameters", "tune")
+        }
+        return values | {
+            "nodes": [plain_node(spec) for spec in nodes],
+            "parameters": {spec.name: plain_parameter(spec) for spec in parameters},
+        }
+
+    def digest(self) -> str:
+        """A hash of all that ranks must agree on: nodes, rects of all ranks, dtype, seed, optimizer."""
+        digest = hashlib.sha256(repr(self.expanded()).encode())
+        for part in self._parts():
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _parts(self) -> Iterator[bytes]:
+        config = self.config
+        yield repr((config.dtype, config.seed, self.optimizer)).encode()
+        yield repr((self.layout.mesh, tuple(self.graph.ops), config.data.batch, config.train.accumulate)).encode()
+        for name, tensor in self.layout.tensors.items():
+            yield name.encode()
+            for field in (tensor.read, tensor.write):
+                for interval in field.intervals:
+                    yield interval.start.tobytes()
+                    yield interval.stop.tobytes()
