@@ -12,6 +12,7 @@ from dgraph.models import expand
 from dgraph.ops import OPS
 from dgraph.plan.check import check_plan
 from dgraph.plan.make import make_plan
+from dgraph.program import forward_graph
 from tests.networks import config_text, program
 from tests.runs import ALONE
 
@@ -241,7 +242,6 @@ def ranks_of(path):
 )
 def test_plans_of_all_configs_are_sound(path, ranks):
     config = load_config(path, ranks=ranks)
-    nodes, parameters = expand(config, config.data.shape, config.data.label_shape or (1,))
-    graph = add_gradients(build_graph(config.name, nodes, parameters, OPS), OPS)
+    graph = add_gradients(forward_graph(config)[2], OPS)
     layout = assign_layout(graph, Mesh.of(config.mesh), OPS, config.train.shard)
     assert check_plan(layout, [make_plan(layout, rank) for rank in range(ranks)]) == []

@@ -57,7 +57,8 @@ def forward(config, values, indices):
             if found is not None:
                 found[1][...] = value
     worker.forward(indices)
-    x = worker.source.read(indices, Rect.whole(worker.source.shape)).astype(config.dtype)
+    prepared = worker.ready.preparation.prepared(worker.source)
+    x = prepared.read(indices, Rect.whole(prepared.shape)).astype(config.dtype)
     y = worker.engine.store.writing(predicted(worker.program.forward))[1]
     logits = any(node.attributes.get("logits") for node in worker.program.forward.ops.values())
     return x, 1 / (1 + np.exp(-y)) if logits else y.copy()
