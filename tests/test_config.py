@@ -284,8 +284,8 @@ def test_places_by_path(path, line, column):
 
 def test_places_of_keys_and_of_specs():
     config = parse_config(EVERYTHING, "f.yaml")
-    assert config.place("nodes.extra.op", key=True).line == 29
-    assert (config.nodes[0].place.line, config.parameters[0].place.line, config.layers[3].place.line) == (28, 36, 22)
+    assert config.place("nodes.extra.op", key=True).line == 30
+    assert (config.nodes[0].place.line, config.parameters[0].place.line, config.layers[3].place.line) == (29, 37, 23)
 
 
 def test_overrides():
