@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dgraph.cli.line import result_line
 from dgraph.cli.main import COMMANDS, main
 from dgraph.config import load_config
 from dgraph.layout.dump import dump
@@ -184,6 +185,33 @@ train: {{optimizer: {{sgd: {{rate: 0.1}}}}, steps: 2}}
         out = capsys.readouterr().out
         assert left.value.code == 0
         assert out.count("label \\ found  0  1  2") == (labels == "classes: 3")
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["predict", "-o", "out.npz"]])
+def test_a_subset_without_samples_is_not_measured(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.yaml").write_text("""
+data: {source: synthetic, shape: [2], classes: 3, batch: 4, samples: 12, shares: {train: 1}}
+layers: [{name: out, softmax: {classes: 3}}]
+train: {optimizer: {sgd: {rate: 0.1}}, steps: 2}
+""")
+    for command, status in (
+        (["train", "net.yaml", "--run", "run"], 0),
+        ([*words, "net.yaml", "--checkpoint", "run"], 4),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(command)
+        assert left.value.code == status
+    expected = "net.yaml:2:82: error: the subset test has no samples (data.shares.test)"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+    assert not Path("out.npz").exists()
+
+
+def test_numbers_that_are_not_finite_are_null_in_a_result(capsys):
+    result_line({"loss": float("nan"), "heads": {"a": {"r2": float("inf")}}, "samples": 3})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "loss": None, "heads": {"a": {"r2": None}}, "samples": 3,
+    }  # fmt: skip
 
 
 def test_output_that_is_read_no_further(one_rank, tmp_path):

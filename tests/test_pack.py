@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dgraph.cli import data
 from dgraph.cli.main import main
 from dgraph.data import DataSpec, describe, open_source
 from dgraph.data import pack as pack_room
@@ -142,6 +143,16 @@ def test_samples_are_shown(run):
     assert result["first_labels"] == [0, 0, 1, 1, 2]
     assert "names        ['a', 'b', 'c']" in run("data show set")[1]
     assert run("data show digits.yaml --json")[1]["values"]["high"] == 1
+
+
+def test_of_large_samples_a_part_is_shown(run, monkeypatch):
+    monkeypatch.setattr(data, "MOST", 100)
+    x = np.arange(3 * 2 * 6 * 10.0).reshape(3, 2, 6, 10)
+    np.savez("volumes.npz", x=x, y=np.zeros((3, 1, 6, 10), int))
+    status, result, _ = run("data show volumes.npz --json")
+    assert (status, result["samples"], result["values"]["of"]) == (0, 3, 1)
+    assert (result["values"]["low"], result["values"]["high"]) == (0, 59)
+    assert result["first_labels"] == [[0] * 8]
 
 
 @pytest.mark.parametrize(("line", "status", "said"), [

@@ -10,6 +10,7 @@ import pytest
 
 from dgraph.checkpoint import open_checkpoint
 from dgraph.config import parse_config
+from dgraph.config.schema import Choice, StopConfig, TrainConfig
 from dgraph.error import DataError
 from dgraph.program import compile_config
 from dgraph.run import RunFolder
@@ -17,6 +18,7 @@ from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.stop import Wish
 from dgraph.runtime.thread import run_threads
 from dgraph.train import TrainOptions, Worker, train
+from dgraph.train.memory import Best, Record
 from tests.runs import saved
 
 TEXT = """\
@@ -185,6 +187,42 @@ def test_it_stops_early_and_keeps_the_best(tmp_path):
     assert worker.evaluate("validation").result()["loss"] == losses[best]
     again = run(1, tmp_path / "run", overrides=EARLY)
     assert (again["stopped"], again["steps"], again["train"]) == ("early", result["steps"], None)
+
+
+def test_validations_that_are_not_finite_are_no_best():
+    stop = StopConfig(patience=3)
+    config = TrainConfig(Choice("sgd"), Choice("constant"), epochs=9, stop=stop)
+    record, waited = Record(), []
+    for epoch, loss in enumerate([np.nan, np.inf, 2.0, np.nan, 3.0, 1.0], start=1):
+        record = record.after(epoch, epoch, {"loss": loss}, config)
+        waited.append(record.waited)
+    assert waited == [1, 2, 0, 1, 2, 0]
+    assert record.best == Best(6, 6, "loss", 1.0)
+    assert Record.of(json.loads(json.dumps(record.plain()))) == record
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_files_may_move_when_a_run_goes_on(several, tmp_path):
+    """Samples, and labels in files of their own, one or several."""
+    for name in ("a", "b"):
+        np.save(tmp_path / f"x-{name}.npy", np.arange(12.0).reshape(6, 2))
+        np.save(tmp_path / f"y-{name}.npy", np.arange(6) % 3)
+        (tmp_path / f"moved-{name}.npy").symlink_to(tmp_path / f"y-{name}.npy")
+
+    def text(labels):
+        paths = {key: f"[{key}-a.npy, {key}-b.npy]" if several else f"{key}-a.npy" for key in ("x", labels)}
+        return (
+            f"data: {{source: npy, path: {paths['x']}, labels: {paths[labels]}, batch: 4, shares: {{train: 1}}}}\n"
+            "layers: [{name: out, softmax: {classes: 3}}]\ntrain: {optimizer: {sgd: {rate: 0.1}}, epochs: 2}\n"
+        )
+
+    def worker(labels):
+        return Worker(compile_config(parse_config(text(labels), str(tmp_path / "net.yaml"))), OneRank())
+
+    train(worker("y"), TrainOptions(tmp_path / "run", report=lambda entry: None))
+    moved = worker("moved")
+    moved.load(tmp_path / "run", states=True)
+    assert moved.step == (6 if several else 4)
 
 
 def test_a_stop_within_a_validation_loses_nothing(tmp_path, whole):

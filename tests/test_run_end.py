@@ -121,7 +121,7 @@ def test_what_is_not_installed_is_one_line(library, options, status, run, monkey
 ROOMS = ("dgraph.picture", "dgraph.tensorboard")
 
 
-@pytest.mark.parametrize("folder", [(), ("--run", "run")])
+@pytest.mark.parametrize("folder", [(), ("--run", "run"), ("--run", "a/b/run")])
 def test_a_rehearsal_leaves_nothing(folder, run):
     status, said = run("train", "--smoke", "--json", *folder)
     assert (status, said.err) == (0, "")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -13,18 +14,17 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
+from dgraph.block import blocks
 from dgraph.cli.line import as_bytes, result_line
 from dgraph.cli.option import json_option
 from dgraph.config import DataConfig, load_config, parse_data, to_yaml
-from dgraph.data import OPENERS, DataSpec, Description, Source, subset
+from dgraph.data import OPENERS, SUBSETS, DataSpec, Description, Source, subset
 from dgraph.data.pack import pack
 from dgraph.data.source import describe, open_source
 from dgraph.error import ConfigError, DataError, DgraphError
 from dgraph.program import section_spec
-from dgraph.rect import Rect
 
 F = TypeVar("F", bound=Callable[..., Any])
-SUBSETS = ("train", "validation", "test")
 KINDS = {
     ".npz": "npz", ".npy": "npy", ".csv": "csv", ".tsv": "csv", ".bin": "cifar", ".h5": "hdf5", ".hdf5": "hdf5",
     ".idx": "idx", ".gz": "idx",
@@ -32,7 +32,9 @@ KINDS = {
 """What files are by their names."""
 SHOWN = 8
 LOOKED_AT = 100
-"""How many samples the range of values is taken from."""
+"""How many samples the range of values is taken from; fewer where they are large, and of one that is larger than `MOST` a part."""
+MOST = 1 << 24
+"""Elements that are in memory for it."""
 
 
 def sampled(function: F) -> F:
@@ -174,9 +176,10 @@ def _indices(spec: DataSpec, known: Description, name: str) -> np.ndarray[Any, A
 
 def _facts(spec: DataSpec, known: Description, source: Source) -> dict[str, Any]:
     """What there is to say of a source."""
-    first = np.arange(min(known.samples, LOOKED_AT))
-    values = source.read(first, Rect.whole(source.shape))
-    labels = source.labels(first, Rect.whole(source.label_shape)).reshape(len(first), -1)
+    first = np.arange(min(known.samples, LOOKED_AT, max(1, MOST // prod(known.shape))))
+    values = source.read(first, next(blocks(source.shape, MOST)))
+    few = first[:SHOWN]
+    labels = source.labels(few, next(blocks(source.label_shape, MOST))).reshape(len(few), -1)
     return {
         "source": spec.source,
         "samples": known.samples,
@@ -192,9 +195,7 @@ def _facts(spec: DataSpec, known: Description, source: Source) -> dict[str, Any]
             "mean": float(values.mean(dtype=np.float64)),
             "deviation": float(values.std(dtype=np.float64)),
         },
-        "first_labels": labels[:SHOWN, :SHOWN].squeeze(1).tolist()
-        if labels.shape[1] == 1
-        else labels[:SHOWN, :SHOWN].tolist(),
+        "first_labels": (labels[:, 0] if labels.shape[1] == 1 else labels[:, :SHOWN]).tolist(),
     }
 
 

@@ -20,7 +20,7 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     status = start_ranks(config, overrides, ranks)
     if status is not None:
         return status
-    with trained(config, overrides, checkpoint, best) as worker:
+    with trained(config, overrides, checkpoint, best, subset) as worker:
         result = worker.evaluate(subset, confusion).result()
         if worker.communicator.rank == 0:
             print(measured_text(subset, result))

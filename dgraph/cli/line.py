@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
+from dgraph.run import as_json
+
 
 def as_bytes(nbytes: float) -> str:
     """A number of bytes with a unit: 14.0 GiB."""
@@ -22,8 +24,8 @@ def as_bytes(nbytes: float) -> str:
 
 
 def result_line(result: Mapping[str, Any]) -> None:
-    """The result as one JSON object on the last line of stdout."""
-    print(json.dumps(result), flush=True)
+    """The result as one JSON object on the last line of stdout, with null for numbers that are not finite."""
+    print(json.dumps(as_json(result), allow_nan=False), flush=True)
 
 
 FIGURES: Mapping[str, str] = {"loss": ".4f", "accuracy": ".4f", "rmse": ".4g", "mae": ".4g", "r2": ".4f"}

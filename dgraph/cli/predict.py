@@ -26,7 +26,7 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     status = start_ranks(config, overrides, ranks)
     if status is not None:
         return status
-    with trained(config, overrides, checkpoint, best) as worker:
+    with trained(config, overrides, checkpoint, best, subset) as worker:
         found = predict(worker, subset)
         if found is not None:
             content = io.BytesIO()

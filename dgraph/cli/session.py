@@ -14,15 +14,14 @@ import click
 
 from dgraph.cli.option import best_option, config_argument, json_option, ranks_option, set_option
 from dgraph.config import load_config
-from dgraph.program import compile_config
+from dgraph.data import SUBSETS
+from dgraph.program import compile_config, require_subset
 from dgraph.runtime.connect import connected
 from dgraph.train import Worker
 
 F = TypeVar("F", bound=Callable[..., Any])
 _checkpoint = click.option("--checkpoint", type=click.Path(), required=True, help="A checkpoint, or a run folder.")
-_subset = click.option(
-    "--subset", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True
-)
+_subset = click.option("--subset", type=click.Choice(SUBSETS), default="test", show_default=True)
 
 
 def measuring(function: F) -> F:
@@ -31,11 +30,12 @@ def measuring(function: F) -> F:
 
 
 @contextmanager
-def trained(config: str, overrides: Sequence[str], checkpoint: str, best: bool) -> Iterator[Worker]:
-    """This rank's worker with the checkpoint's parameters. Collective."""
+def trained(config: str, overrides: Sequence[str], checkpoint: str, best: bool, subset: str) -> Iterator[Worker]:
+    """This rank's worker with the checkpoint's parameters; the subset has samples. Collective."""
     worker: list[Worker] = []
     with connected(lambda: worker[0].where() if worker else "planning") as communicator:
         program = compile_config(load_config(config, overrides, communicator.size), training=False)
+        require_subset(program.config, program.data, subset)
         worker.append(Worker(program, communicator))
         worker[0].load(Path(checkpoint), states=False, best=best)
         yield worker[0]

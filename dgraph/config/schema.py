@@ -26,6 +26,10 @@ Paths = str | tuple[str, ...]
 """One file or folder, or several."""
 Column = str | int
 """A column of a table in a file, by its name or its number."""
+MEASURES = ("loss", "accuracy", "top5", "rmse", "mae", "r2")
+"""The figures of a validation by which a run, or a trial of a search, can be judged."""
+LARGEST = ("accuracy", "top5", "r2")
+"""Those of which more is better."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dgraph.config.reader import (
     record,
     variant,
 )
-from dgraph.config.schema import Choice, Penalty, StopConfig, TrainConfig, Warmup
+from dgraph.config.schema import MEASURES, Choice, Penalty, StopConfig, TrainConfig, Warmup
 from dgraph.config.section import COUNT, FRACTION, FROM_ZERO, POSITIVE
 from dgraph.config.source import Tree
 from dgraph.error import ConfigError
@@ -90,13 +90,11 @@ def _choice(kinds: Mapping[str, Keys]) -> Reader[Choice]:
     return read
 
 
-MEASURES = ("loss", "accuracy", "top5", "rmse", "mae", "r2")
-"""The figures of a validation by which a run can be judged."""
 _STOP = {
     "patience": Key(COUNT),
     "window": Key(COUNT, 1),
     "metric": Key(choice(*MEASURES), "loss"),
-    "least": Key(number("a number >= 0", lambda value: value >= 0), 0.0),
+    "least": Key(NOT_NEGATIVE, 0.0),
 }
 
 

@@ -27,7 +27,7 @@ from dgraph.config.reader import (
     record,
     text,
 )
-from dgraph.config.schema import Choice, TuneConfig
+from dgraph.config.schema import LARGEST, MEASURES, Choice, TuneConfig
 from dgraph.config.section import COUNT, FINITE, FROM_ZERO, POSITIVE
 from dgraph.config.source import Tree, quote
 from dgraph.error import ConfigError
@@ -41,9 +41,6 @@ RANGES: Mapping[str, Reader[Any]] = {
 }
 """Kinds of ranges, and what reads their two ends."""
 SUBSETS = ("train", "validation", "test")
-LARGEST = ("accuracy", "top5", "r2")
-"""Figures of which more is better."""
-FIGURES = ("loss", "rmse", "mae", *LARGEST)
 _NARROW = number("a number > 0 and <= 1", lambda value: 0 < value <= 1)
 _VALUES = items(literal, "a list of values")
 
@@ -101,7 +98,7 @@ def read_tune(tree: Tree, path: str) -> TuneConfig:
     """The section `tune`."""
     values = record(tree, path, _TUNE)
     subset, _, figure = values["metric"].partition(".")
-    for word, known in ((subset, SUBSETS), (figure, FIGURES)):
+    for word, known in ((subset, SUBSETS), (figure, MEASURES)):
         if word not in known:
             what = f"{below(path, 'metric')} cannot be {quote(values['metric'])}"
             raise ConfigError(what, nearest(word, known), tree.keys["metric"])

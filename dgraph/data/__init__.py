@@ -6,11 +6,12 @@ from dgraph.data.files import OPENERS
 from dgraph.data.keep import Kept
 from dgraph.data.prefetch import Feeder, Places
 from dgraph.data.prepare import require_samples
-from dgraph.data.spec import DataSpec, Description, Source
+from dgraph.data.spec import SUBSETS, DataSpec, Description, Source
 from dgraph.data.view import describe, open_source, view
 
 __all__ = [
     "OPENERS",
+    "SUBSETS",
     "Batch",
     "Batches",
     "DataSpec",

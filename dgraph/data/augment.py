@@ -106,11 +106,11 @@ def augmented(source: Source, steps: Sequence[Step], seed: int, epoch: int | Non
 
 
 def reach(steps: Sequence[Step], shape: Sequence[int], rect: Rect) -> Rect:
-    """Which rect of samples of this shape a rect behind the steps can come from, whatever they draw."""
+    """Which rect of samples, or of labels, of this shape a rect behind the steps can come from, whatever they draw."""
     stages = [tuple(shape)]
     for step in steps:
         crop = step.get("crop", {})
-        sizes = (crop.get(axis, n) for axis, n in zip(axes_of(shape), stages[-1][1:], strict=True))
+        sizes = (min(n, crop.get(axis, n)) for axis, n in zip(axes_of(shape), stages[-1][1:], strict=True))
         stages.append((shape[0], *sizes))
     for step, before in zip(reversed(steps), reversed(stages[:-1]), strict=True):
         rect = Rect.of(_reach(step, rect, before, d) for d in range(len(before)))
@@ -128,7 +128,7 @@ def _reach(step: Step, rect: Rect, shape: Sequence[int], dimension: int) -> Boun
         return (min(first, extent - last), max(last, extent - first)) if axis in given["axis"] else (first, last)
     if kind == "shift":
         return max(0, first - given.get(axis, 0)), min(extent, last + given.get(axis, 0))
-    return first, last + extent - given.get(axis, extent)
+    return first, last + extent - min(extent, given.get(axis, extent))
 
 
 @dataclass(frozen=True)

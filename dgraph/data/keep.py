@@ -1,13 +1,14 @@
 """Samples that stay in memory once they were read.
 
-In: a source. Out: a `Source`. Promise: values are those of the source; of a rect every sample is read once, by whoever reads it
-first, and only what was read is kept. Readers in several threads may read the same twice, and keep the same.
+In: a source, the rects of samples and labels that a rank may want. Out: a `Source`. Promise: values are those of the source; every
+sample is read once, all of its rect, and no other is kept. Readers in several threads may read the same twice, and keep the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -27,27 +28,31 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Kept(Behind):
-    """A source whose samples are read once."""
+    """A source whose samples are read once within `rect`, and their labels within `label_rect`; what lies outside is not kept."""
 
-    _shelves: dict[tuple[str, Rect], Shelf] = field(default_factory=dict)
+    rect: Rect
+    label_rect: Rect
+    _shelves: dict[str, Shelf] = field(default_factory=dict)
 
     def read(self, indices: Array, rect: Rect) -> Array:
         """As `Source.read`."""
-        return self._kept("values", self.source.read, indices, rect)
+        return self._kept("values", self.source.read, self.rect, indices, rect)
 
     def labels(self, indices: Array, rect: Rect) -> Array:
         """As `Source.labels`."""
-        return self._kept("labels", self.source.labels, indices, rect)
+        return self._kept("labels", self.source.labels, self.label_rect, indices, rect)
 
-    def _kept(self, what: str, read: Read, indices: Array, rect: Rect) -> Array:
-        shelf = self._shelves.get((what, rect))
+    def _kept(self, what: str, read: Read, whole: Rect, indices: Array, rect: Rect) -> Array:
+        if rect not in whole:
+            return read(indices, rect)
+        shelf = self._shelves.get(what)
         missing = np.unique(indices if shelf is None else indices[~shelf.there[indices]])
         if missing.size or shelf is None:
-            found = read(missing, rect)
+            found = read(missing, whole)
             if shelf is None:
-                values = np.empty((self.samples, *rect.size), found.dtype)
-                shelf = self._shelves.setdefault((what, rect), Shelf(values, np.zeros(self.samples, bool)))
+                values = np.empty((self.samples, *whole.size), found.dtype)
+                shelf = self._shelves.setdefault(what, Shelf(values, np.zeros(self.samples, bool)))
             shelf.values[missing] = found
             shelf.there[missing] = True
-        taken: Array = shelf.values[indices]
-        return taken
+        where: tuple[Any, ...] = (indices, *rect.slices(whole.start))
+        return np.asarray(shelf.values[where])

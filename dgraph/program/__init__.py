@@ -6,7 +6,7 @@ that know every room.
 
 from dgraph.program.compile import compile_config, forward_graph
 from dgraph.program.compiled import Program
-from dgraph.program.section import data_place, data_spec, section_spec
+from dgraph.program.section import data_place, data_spec, require_subset, section_spec
 from dgraph.program.summary import plan_summary
 from dgraph.program.updating import rate_of
 
@@ -18,5 +18,6 @@ __all__ = [
     "forward_graph",
     "plan_summary",
     "rate_of",
+    "require_subset",
     "section_spec",
 ]

@@ -58,6 +58,12 @@ def described(config: Config, training: bool) -> Description:
     return data
 
 
+def require_subset(config: Config, data: Description, name: str) -> None:
+    """Raises DataError, at its place, where a subset has no samples."""
+    if not len(subset(data_spec(config), data, name)):
+        raise DataError(f"the subset {name} has no samples", f"data.shares.{name}", config.place("data.shares"))
+
+
 def steps_of_epoch(config: Config, data: Description) -> int:
     """How many steps an epoch has; 1 where there is nothing to train on."""
     samples = len(subset(data_spec(config), data, "train"))

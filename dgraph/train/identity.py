@@ -24,8 +24,8 @@ def identity(config: Config) -> dict[str, str]:
     """A digest of each part that may not change, by its name in the config."""
     plain = config.resolved()
     data = {f"data.{key}": value for key, value in plain["data"].items() if key not in OF_DATA}
-    if isinstance(plain["data"].get("labels"), str):  # a file; in a table, the labels themselves
-        del data["data.labels"]
+    if plain["data"]["source"] != "table":  # of others, labels are files
+        data.pop("data.labels", None)
     layers = {f"layers.{entry['name']}": _unplaced(entry) for entry in plain.get("layers", ())}
     nodes = {f"nodes.{entry['name']}": _unplaced(entry) for entry in plain.get("nodes", ())}
     parts = {"seed": plain["seed"], "dtype": plain["dtype"], **data, **layers, **nodes}

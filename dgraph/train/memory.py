@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import inf, isfinite
 from typing import Any
 
-from dgraph.config.schema import StopConfig, TrainConfig
+from dgraph.config.schema import LARGEST, StopConfig, TrainConfig
 from dgraph.metric import Metrics
-
-HIGHER_IS_BETTER = ("accuracy", "top5", "r2")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Record:
         best = self.best
         if config.best in figures:
             value = _less(config.best, figures[config.best])
-            if best is None or value < _less(best.metric, best.value):
+            if value < (inf if best is None else _less(best.metric, best.value)):
                 best = Best(step, epoch, config.best, figures[config.best])
         return replace(self._waiting(figures, config.stop), best=best)
 
@@ -52,7 +51,7 @@ class Record:
         if len(recent) < stop.window:
             return replace(self, recent=recent)
         mean = sum(recent) / len(recent)
-        if self.least is None or mean < self.least - stop.least:
+        if mean < (inf if self.least is None else self.least - stop.least):
             return replace(self, recent=recent, least=mean, waited=0)
         return replace(self, recent=recent, waited=self.waited + 1)
 
@@ -72,8 +71,8 @@ class Record:
 
 
 def _less(metric: str, value: float) -> float:
-    """The value with the sign that makes less better."""
-    return -value if metric in HIGHER_IS_BETTER else value
+    """The value with the sign that makes less better; what is not finite is worse than all that is."""
+    return inf if not isfinite(value) else -value if metric in LARGEST else value
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -95,7 +95,7 @@ def _compare(whole: Checkpoint, resumed: Checkpoint, result: Mapping[str, Any], 
 @contextmanager
 def _temporary(communicator: Communicator, base: Path) -> Iterator[Path]:
     """A new folder in `base`, the same on all ranks, gone at the end. Made by rank 0."""
-    made, chosen = not base.exists(), None
+    made, chosen = [path for path in (base, *base.parents) if not path.exists()], None
     if communicator.rank == 0:
         with faults(base):
             base.mkdir(parents=True, exist_ok=True)
@@ -106,5 +106,6 @@ def _temporary(communicator: Communicator, base: Path) -> Iterator[Path]:
     finally:
         if communicator.rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
-            if made:
-                base.rmdir()
+            for path in made:
+                with suppress(OSError):  # another run may have come to live in it
+                    path.rmdir()

@@ -229,8 +229,10 @@ class Worker:
                 self._prepare_with(fit(self.source, self.spec, chosen, self._need(), self.communicator))
 
     def _prepare_with(self, preparation: Preparation) -> None:
-        kept = Kept(preparation.prepared(self.source)) if self.program.config.data.keep else None
-        self._ready = Ready(self.spec, self._need(), preparation, kept)
+        need, prepared = self._need(), preparation.prepared(self.source)
+        labels = self._reach("labels", prepared.label_shape)
+        kept = Kept(prepared, need.rect, labels) if self.program.config.data.keep else None
+        self._ready = Ready(self.spec, need, preparation, kept)
 
     def take_over(self, other: Ready) -> None:
         """Prepares samples as other workers of these ranks do, if theirs are the same on all ranks. Collective."""
@@ -249,13 +251,16 @@ class Worker:
 
     def _need(self) -> Need:
         """What this rank's data nodes need of prepared samples, whatever is drawn to change them."""
-        shape = shape_of(self.spec, self.source)
+        return Need(self._reach("raw_data", shape_of(self.spec, self.source)), self.program.config.dtype)
+
+    def _reach(self, port: str, shape: tuple[int, ...]) -> Rect:
+        """Which rect of prepared samples (of their labels) of this shape can come to this rank's data nodes."""
         rect = Rect.empty(len(shape))
         for places in self.engine.fed.values():
-            if "raw_data" in places:
-                fed = places["raw_data"][1]
+            if port in places:
+                fed = places[port][1]
                 rect = rect.hull(Rect(fed.start[1:], fed.size[1:]))
-        return Need(reach(self.spec.augment, shape, rect), self.program.config.dtype)
+        return reach(self.spec.augment, shape, rect)
 
     # --- checkpoints
 

@@ -74,6 +74,7 @@ class ProcessRunner:
                 job.process.terminate()
             for job in running:
                 job.process.wait()
+                job.output.close()
 
     def _start(self, trial: Trial) -> Job:
         folder = str(self.store.folder(trial))
@@ -92,6 +93,7 @@ class ProcessRunner:
                     command, stdout=output, stderr=faults, env=environ, preexec_fn=die_with_parent
                 )
         except OSError as error:
+            output.close()
             raise RunError(f"{command[0]} does not start", error.strerror or str(error)) from None
         return Job(trial, process, output, log)
 

@@ -14,9 +14,8 @@ from typing import Any
 
 from dgraph.config import TuneConfig
 from dgraph.config.plain import plain_value
+from dgraph.data import SUBSETS
 from dgraph.tune.trial import Outcome, Point
-
-SUBSETS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
