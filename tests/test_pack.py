@@ -18,6 +18,7 @@ from tests.test_source import IMAGES, SOURCES, everything
 
 X = np.random.default_rng(0).integers(0, 200, (9, 3, 5, 6)).astype(np.int16)
 Y = np.arange(9) % 4
+TRAINED = "layers: [{name: out, softmax: {classes: 10}}]\ntrain: {optimizer: {sgd: {rate: 1}}, steps: 1}\n"
 
 
 def faces(folder):
@@ -96,10 +97,8 @@ def run(tmp_path, monkeypatch, capsys):
     faces(tmp_path)
     for k in range(5):
         save(Path("set") / "abc"[k % 3] / f"{k}.png", np.full((6, 7, 3), 10 * k, np.uint8))
-    Path("digits.yaml").write_text(
-        "data: {source: digits, batch: 8, scale: 16}\n"
-        "layers: [{name: out, softmax: {classes: 10}}]\ntrain: {optimizer: {sgd: {rate: 1}}, steps: 1}\n"
-    )
+    Path("digits.yaml").write_text("data: {source: digits, batch: 8, scale: 16}\n" + TRAINED)
+    Path("gone.yaml").write_text("data: {source: npz, path: gone.npz, batch: 8}\n" + TRAINED)
 
     def call(line):
         with pytest.raises(SystemExit) as left:
@@ -164,6 +163,7 @@ def test_of_large_samples_a_part_is_shown(run, monkeypatch):
     ("data show set --set data.sizes=3", 2, "--set data.sizes:1:1: error: unknown key 'sizes' in data (did you mean size?)"),
     ("data show set --set data.shares=1", 2, "--set data.shares:1:1: error: data.shares must be a mapping"),
     ("data show out.dat", 4, "error: out.dat: No such file or directory"),
+    ("data show gone.yaml", 4, "gone.yaml:1:27: error: "),
 ])  # fmt: skip
 def test_a_bad_command_is_one_line_and_leaves_nothing(run, line, status, said):
     before = sorted(Path().rglob("*"))

@@ -83,8 +83,28 @@ def search(path, folder, communicator=None, side=1, resume=False, tell=lambda te
     return Search(tune, config.seed, store, runner, communicator, tell).run()
 
 
+class Counting(OneRank):
+    """Counts communicators that are split off and not closed yet."""
+
+    open = 0
+    most = 0
+
+    def split(self, part):
+        Counting.open += 1
+        Counting.most = max(Counting.most, Counting.open)
+        return Counting()
+
+    def close(self):
+        Counting.open -= 1
+
+
 def tune_of(text):
     return parse_config(text, "net.yaml").tune
+
+
+def test_what_a_trial_made_to_talk_goes_with_it(tmp_path):
+    search(written(tmp_path, text_of(4, 2)), tmp_path / "search", Counting())
+    assert (Counting.open, Counting.most) == (1, 2)  # that of the part, and one trial's
 
 
 # --- what is tried

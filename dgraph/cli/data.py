@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
@@ -17,12 +18,12 @@ import numpy as np
 from dgraph.block import blocks
 from dgraph.cli.line import as_bytes, result_line
 from dgraph.cli.option import json_option
-from dgraph.config import DataConfig, load_config, parse_data, to_yaml
+from dgraph.config import Config, DataConfig, load_config, parse_data, to_yaml
 from dgraph.data import OPENERS, SUBSETS, DataSpec, Description, Source, subset
 from dgraph.data.pack import pack
 from dgraph.data.source import describe, open_source
-from dgraph.error import ConfigError, DataError, DgraphError
-from dgraph.program import section_spec
+from dgraph.error import ConfigError, DataError
+from dgraph.program import data_place, data_spec, section_spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS = {
@@ -77,8 +78,8 @@ def command() -> None:
 @sampled
 def show(where: str, overrides: Sequence[str], as_json: bool, **options: Any) -> None:
     """Print what samples there are: how many, their shape, labels, range, and the first of them."""
-    spec = _spec(where, overrides, options)
-    known, source = _opened(spec)
+    spec, config = _spec(where, overrides, options)
+    known, source = _opened(spec, config)
     result = _facts(spec, known, source)
     for key, value in result.items():
         if value not in (None, [], {}):
@@ -104,8 +105,9 @@ def pack_command(
     """Write the samples of a CONFIG's data, or of a file or folder, into one HDF5 file OUTPUT, for source hdf5. Values are neither
     scaled nor augmented."""
     start = perf_counter()
-    spec = replace(_spec(where, overrides, options), scale=1.0)
-    known, source = _opened(spec)
+    spec, config = _spec(where, overrides, options)
+    spec = replace(spec, scale=1.0)
+    known, source = _opened(spec, config)
     indices = _indices(spec, known, subset)
     if not len(indices):
         raise DataError(f"the subset {subset} has no samples", "see its share")
@@ -117,15 +119,15 @@ def pack_command(
         result_line({"output": output, **asdict(done), "names": list(known.names), "seconds": perf_counter() - start})
 
 
-def _spec(where: str, overrides: Sequence[str], options: dict[str, Any]) -> DataSpec:
-    """What a config, or a path and options, say."""
+def _spec(where: str, overrides: Sequence[str], options: dict[str, Any]) -> tuple[DataSpec, Config | None]:
+    """What a config, or a path and options, say; and the config."""
     if where.endswith((".yaml", ".yml")):
         given = [name for name, value in options.items() if value]
         if given:
             raise ConfigError(f"--{given[0]} does not go with a config", f"--set data.{given[0]}=... does")
         config = load_config(where, overrides)
-        return section_spec(config.data, config.seed)
-    return section_spec(_section(where, overrides, options), 0)
+        return data_spec(config), config
+    return section_spec(_section(where, overrides, options), 0), None
 
 
 def _section(where: str, overrides: Sequence[str], options: dict[str, Any]) -> DataConfig:
@@ -163,11 +165,10 @@ def _kind(where: str, label: str | None) -> str:
     return kind
 
 
-def _opened(spec: DataSpec) -> tuple[Description, Source]:
-    try:
+def _opened(spec: DataSpec, config: Config | None) -> tuple[Description, Source]:
+    """The source of a spec; its faults have their place in the config, if there is one."""
+    with data_place(config) if config is not None else nullcontext():
         return describe(spec), open_source(spec)
-    except DgraphError as error:
-        raise type(error)(error.what, error.hint) from None
 
 
 def _indices(spec: DataSpec, known: Description, name: str) -> np.ndarray[Any, Any]:

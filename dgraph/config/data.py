@@ -16,6 +16,7 @@ from typing import Any
 from dgraph.config.reader import (
     MOST,
     Key,
+    Keys,
     Reader,
     boolean,
     choice,
@@ -140,72 +141,80 @@ def _read_bounds(tree: Tree, path: str) -> tuple[float, ...]:
     return bounds
 
 
+_NAME = text("a name", r"[^\x00]+")
+_KEYS: Keys = {
+    "source": Key(choice(*SOURCES)),
+    "batch": Key(EXTENT),
+    "shape": Key(optional(items(EXTENT, "a list of channels and 0 to 3 spatial extents", 1, 4)), None),
+    "label_shape": Key(optional(items(EXTENT, "a list of 1 to 4 extents", 1, 4)), None),
+    "classes": Key(optional(EXTENT), None),
+    "samples": Key(optional(integer(1, MOST)), None),
+    "rows": Key(optional(items(items(FINITE, "a list of numbers"), "a list of rows")), None),
+    "repeat": Key(optional(EXTENT), None),
+    "name": Key(optional(choice(*SKLEARN)), None),
+    "x": Key(optional(_NAME), None),
+    "y": Key(optional(_NAME), None),
+    "label": Key(optional(_one_or_more(_read_column, "a name or a number from 0")), None),
+    "columns": Key(optional(items(_read_column, "a list of names or numbers")), None),
+    "header": Key(optional(boolean), None),
+    "delimiter": Key(optional(text("one character", r"[^\x00\n\r\"]")), None),
+    "bounds": Key(optional(_read_bounds), None),
+    "channels": Key(optional(integer(1, 3)), None),
+    "size": Key(optional(items(integer(1, 2**15), "[height, width]", 2, 2)), None),
+    "channels_last": Key(optional(boolean), None),
+    "scale": Key(POSITIVE, 1.0),
+    "shares": Key(_read_shares, None),
+    "shuffle": Key(boolean, True),
+    "read": Key(choice("rect", "same"), "rect"),
+    "one_hot": Key(boolean, False),
+    "prepare": Key(steps_reader(PREPARE), ()),
+    "fit_batch": Key(EXTENT, 1000),
+    "augment": Key(steps_reader(AUGMENT), ()),
+    "prefetch": Key(optional(boolean), None),
+    "keep": Key(boolean, False),
+}
+"""The keys that mean the same in every file, on every mesh and with every source."""
+
+
 def data_reader(axes: Axes, file: str) -> Reader[DataConfig]:
     """Reads the section `data` of a config in `file`, to which the paths of data files are relative."""
     paths = _one_or_more(_path_reader(file), "the path of a file")
-    name = text("a name", r"[^\x00]+")
-    set_keys = {"path": Key(paths), "labels": Key(optional(paths), None)}
-
-    def read_sets(tree: Tree, path: str) -> Mapping[str, Mapping[str, Any]]:
-        sets = record(
-            tree,
-            path,
-            dict.fromkeys(("validation", "test"), Key(lambda one, where: record(one, where, set_keys), None)),
-        )
-        given = {subset: files for subset, files in sets.items() if files is not None}
-        return MappingProxyType(
-            {
-                subset: MappingProxyType({key: value for key, value in files.items() if value is not None})
-                for subset, files in given.items()
-            }
-        )
-
+    labels = items(_read_label, "a list of labels")
     keys = {
-        "source": Key(choice(*SOURCES)),
-        "batch": Key(EXTENT),
-        "shape": Key(optional(items(EXTENT, "a list of channels and 0 to 3 spatial extents", 1, 4)), None),
-        "label_shape": Key(optional(items(EXTENT, "a list of 1 to 4 extents", 1, 4)), None),
-        "classes": Key(optional(EXTENT), None),
-        "samples": Key(optional(integer(1, MOST)), None),
+        **_KEYS,
         "path": Key(optional(paths), None),
-        "rows": Key(optional(items(items(FINITE, "a list of numbers"), "a list of rows")), None),
-        "labels": Key(optional(paths), None),
-        "repeat": Key(optional(EXTENT), None),
-        "name": Key(optional(choice(*SKLEARN)), None),
-        "x": Key(optional(name), None),
-        "y": Key(optional(name), None),
-        "label": Key(optional(_one_or_more(_read_column, "a name or a number from 0")), None),
-        "columns": Key(optional(items(_read_column, "a list of names or numbers")), None),
-        "header": Key(optional(boolean), None),
-        "delimiter": Key(optional(text("one character", r"[^\x00\n\r\"]")), None),
-        "bounds": Key(optional(_read_bounds), None),
-        "channels": Key(optional(integer(1, 3)), None),
-        "size": Key(optional(items(integer(1, 2**15), "[height, width]", 2, 2)), None),
-        "channels_last": Key(optional(boolean), None),
-        "sets": Key(optional(read_sets), None),
-        "scale": Key(POSITIVE, 1.0),
-        "shares": Key(_read_shares, None),
-        "shuffle": Key(boolean, True),
-        "read": Key(choice("rect", "same"), "rect"),
+        "sets": Key(optional(_sets_reader(paths)), None),
         "split": Key(split_reader(axes), None),
-        "one_hot": Key(boolean, False),
-        "prepare": Key(steps_reader(PREPARE), ()),
-        "fit_batch": Key(EXTENT, 1000),
-        "augment": Key(steps_reader(AUGMENT), ()),
-        "prefetch": Key(optional(boolean), None),
-        "keep": Key(boolean, False),
     }
-    table_keys = {**keys, "labels": Key(optional(items(_read_label, "a list of labels")), None)}
 
     def read(tree: Tree, path: str) -> DataConfig:
         source = tree.value.get("source") if isinstance(tree.value, dict) else None
-        values = record(tree, path, table_keys if source is not None and source.value == "table" else keys)
+        table = source is not None and source.value == "table"
+        values = record(tree, path, {**keys, "labels": Key(optional(labels if table else paths), None)})
         _check_source(tree, path, values)
         _check_label(tree, path, values)
         _check_sets(tree, path, values)
         return DataConfig(**values, place=tree.place)
 
     return read
+
+
+def _sets_reader(paths: Reader[Any]) -> Reader[Mapping[str, Mapping[str, Any]]]:
+    """Reads the files of subsets that have some of their own."""
+    keys = {"path": Key(paths), "labels": Key(optional(paths), None)}
+
+    def read_set(tree: Tree, path: str) -> Mapping[str, Any]:
+        return _given(record(tree, path, keys))
+
+    def read(tree: Tree, path: str) -> Mapping[str, Mapping[str, Any]]:
+        return _given(record(tree, path, dict.fromkeys(("validation", "test"), Key(read_set, None))))
+
+    return read
+
+
+def _given(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those that are not None."""
+    return MappingProxyType({key: value for key, value in values.items() if value is not None})
 
 
 def _check_source(tree: Tree, path: str, values: dict[str, Any]) -> None:

@@ -45,22 +45,24 @@ class InsideRunner:
         """See `Runner.run`."""
         for trial in trials[self._number :: self.side]:
             self.where = f"trial {trial.label}"
-            outcome = self._outcome(trial)
+            part = self._part.split(0)  # what a trial made to talk goes with it
+            outcome = self._outcome(trial, part)
+            part.close()
             if self._part.rank == 0:
                 self.store.record(trial, outcome)
                 self.tell(f"trial {trial.label} {'failed' if outcome.failure else 'done'}")
         self.where = "waiting for the other trials"
         self.communicator.barrier()
 
-    def _outcome(self, trial: Trial) -> Outcome:
+    def _outcome(self, trial: Trial, part: Communicator) -> Outcome:
         """What comes of a trial: the same on all ranks of the part."""
         try:
-            return Outcome(as_json(self._train(trial)), None)
+            return Outcome(as_json(self._train(trial, part)), None)
         except (RunError, ConfigError, CheckError) as error:
             return Outcome(None, error.what + (f" ({error.hint})" if error.hint else ""))
 
-    def _train(self, trial: Trial) -> dict[str, Any]:
-        part, path = self._part, self.store.folder(trial)
+    def _train(self, trial: Trial, part: Communicator) -> dict[str, Any]:
+        path = self.store.folder(trial)
         goes_on = part.broadcast(b"1" if part.rank == 0 and self.store.clear(trial) else b"0") == b"1"
         worker = Worker(compile_config(self.load(trial.overrides())), part)
         folder = Folder(part, trial.label, path, path if goes_on else None)
