@@ -21,7 +21,7 @@ from dgraph.runtime.thread import run_threads
 from dgraph.tune import InsideRunner, Search, Store, Table, examine
 from dgraph.tune.space import Scale, points_of, rounds_of
 from dgraph.tune.table import Row
-from dgraph.tune.trial import Outcome, Point
+from dgraph.tune.trial import Outcome, Point, Trial
 
 NETWORK = """
 name: ring
@@ -238,6 +238,16 @@ def test_what_is_done_is_not_done_again(tmp_path):
         "trial 0005 done",
     ]
     assert table.plain() == whole.plain()
+
+
+@pytest.mark.parametrize(
+    ("name", "goes_on"), [("step-000003", True), ("step-000003.1", True), ("step-000003.tmp", False)]
+)
+def test_a_trial_goes_on_from_what_is_committed(name, goes_on, tmp_path):
+    trial = Trial(points_of(tune_of(text_of()), 0, ())[0], 0, 0, "0000")
+    store = Store(tmp_path)
+    (store.folder(trial) / "checkpoints" / name).mkdir(parents=True)
+    assert store.clear(trial) == goes_on == store.folder(trial).exists()
 
 
 def test_a_killed_search_goes_on(tmp_path):

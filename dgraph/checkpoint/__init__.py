@@ -15,7 +15,7 @@ kept names so is kept as well, so that the best never goes before another takes 
 """
 
 from dgraph.checkpoint.choice import choose_checkpoint, sound_checkpoint
-from dgraph.checkpoint.form import Shard
+from dgraph.checkpoint.form import Shard, committed
 from dgraph.checkpoint.reading import Checkpoint, open_checkpoint, used
 from dgraph.checkpoint.writing import write_checkpoint
 
@@ -23,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "Shard",
     "choose_checkpoint",
+    "committed",
     "open_checkpoint",
     "sound_checkpoint",
     "used",

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dgraph.checkpoint import committed
 from dgraph.config import Config
 from dgraph.durable import faults, replace
 from dgraph.error import ConfigError, DataError
@@ -55,7 +56,8 @@ class Store:
     def clear(self, trial: Trial) -> bool:
         """Whether a trial can go on from a checkpoint; where it cannot, what it left is removed."""
         folder = self.folder(trial)
-        if any((folder / "checkpoints").glob("step-*")):
+        checkpoints = folder / "checkpoints"
+        if checkpoints.is_dir() and committed(checkpoints):
             return True
         shutil.rmtree(folder, ignore_errors=True)
         return False
