@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dgraph.config import parse_config
 from dgraph.data import DataSpec, Description, describe, open_source, subset
 from dgraph.error import DataError
+from dgraph.program import data_spec
 from dgraph.rect import Rect
 from tests.files import IDX, idx_bytes
 from tests.test_source import everything, parts
@@ -131,6 +134,19 @@ def test_what_is_said_of_a_file_is_what_is_in_it(written, writer):
     times = known.samples // len(x)
     assert np.array_equal(values * 4, np.concatenate([x] * times))
     assert np.array_equal(labels.ravel(), np.tile(y, times))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["u1", "f4"])
+def test_a_network_of_float64_has_samples_of_float64(tmp_path, dtype, kind):
+    x = np.random.default_rng(8).integers(0, 256, (6, 1, 4, 3)).astype(kind)
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(6) % 2)
+    section = {"source": "npz", "path": str(tmp_path / "data.npz"), "batch": 2, "scale": 255}
+    sections = {"dtype": dtype, "data": section, "layers": [{"name": "out", "softmax": {"classes": 2}}]}
+    config = parse_config(yaml.safe_dump(sections | {"train": {"optimizer": {"sgd": {"rate": 0.1}}, "steps": 1}}))
+    values, _ = everything(open_source(data_spec(config)))
+    assert values.dtype == dtype
+    assert np.array_equal(values, x.astype(dtype) / np.array(255, dtype))
 
 
 def read_bytes():

@@ -18,12 +18,14 @@ from dgraph.rect import Rect
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Samples x [n, C, spatial...] and labels y [n, *label shape]; the n may stand there `repeat` times."""
+    """Samples x [n, C, spatial...] and labels y [n, *label shape]; the n may stand there `repeat` times. `dtype` is the least type
+    of values: what is stored in fewer bits is widened first, scaled then."""
 
     x: Values
     y: Values
     classes: int | None
     scale: float
+    dtype: str
     repeat: int = 1
 
     @property
@@ -49,20 +51,20 @@ class ArraySource:
         return values
 
     def read(self, indices: Array, rect: Rect) -> Array:
-        """As `Source.read`: float32, or float64 where x needs it."""
+        """As `Source.read`: of `dtype`, or float64 where x needs it."""
         values = self.raw(indices, rect)
-        values = values.astype(np.result_type(values.dtype, np.float32), copy=False)
+        values = values.astype(np.result_type(values.dtype, self.dtype), copy=False)
         if self.scale != 1:
             values /= self.scale
         return values
 
     def labels(self, indices: Array, rect: Rect) -> Array:
-        """As `Source.labels`: real targets are float32, or float64 where y needs it."""
+        """As `Source.labels`: real targets are of `dtype`, or float64 where y needs it."""
         indices = indices % self.y.shape[0]
         values = self.y.read(indices, rect)
         require_finite("y", values, indices, self.y.where)
         if self.classes is None:
-            return values.astype(np.result_type(self.y.dtype, np.float32), copy=False)
+            return values.astype(np.result_type(self.y.dtype, self.dtype), copy=False)
         wrong = (values < 0) | (values >= self.classes)
         if wrong.any():
             what = f"y has the label {values[wrong][0]}"

@@ -50,7 +50,7 @@ def open_source(spec: DataSpec) -> Source:
         files = open_files(spec)
         known = _agreed_files(spec, files)
         files.x.load()
-        return ArraySource(files.x, files.y, known.classes, spec.scale)
+        return ArraySource(files.x, files.y, known.classes, spec.scale, spec.dtype)
     known = describe(spec)
     match spec.source:
         case "synthetic":
@@ -62,7 +62,7 @@ def open_source(spec: DataSpec) -> Source:
         case _:
             pair = open_sklearn(_set(spec))
     y = shaped(pair.y, known.label_shape)
-    return ArraySource(pair.x, y, known.classes, spec.scale, known.samples // pair.x.shape[0])
+    return ArraySource(pair.x, y, known.classes, spec.scale, spec.dtype, known.samples // pair.x.shape[0])
 
 
 def _set(spec: DataSpec) -> str:

@@ -63,6 +63,7 @@ class DataSpec:
     prepare: steps that are fitted on training samples (see `dgraph.data.prepare`), each as {kind: arguments}.
     fit_batch: how many samples a fit holds at once.
     augment: random changes of training samples (see `dgraph.data.augment`), each as {kind: arguments}.
+    dtype: float32, or float64 for values that are computed with in float64, whatever the type of what is stored.
     """
 
     source: str
@@ -94,6 +95,7 @@ class DataSpec:
     prepare: tuple[Step, ...] = ()
     fit_batch: int = 1000
     augment: tuple[Step, ...] = ()
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)

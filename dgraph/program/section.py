@@ -16,11 +16,11 @@ from dgraph.error import DataError, DgraphError
 
 def data_spec(config: Config) -> DataSpec:
     """The `data` section as the data room takes it."""
-    return section_spec(config.data, config.seed)
+    return section_spec(config.data, config.seed, config.dtype)
 
 
-def section_spec(data: DataConfig, seed: int) -> DataSpec:
-    """A `data` section as the data room takes it: what has the same name in both, and the seed."""
+def section_spec(data: DataConfig, seed: int, dtype: str = "float32") -> DataSpec:
+    """A `data` section as the data room takes it: what has the same name in both, the seed, and the least type of values."""
     same = {entry.name: getattr(data, entry.name) for entry in fields(DataSpec) if hasattr(data, entry.name)}
     changed = {
         "shares": (data.shares.train, data.shares.validation, data.shares.test),
@@ -29,6 +29,7 @@ def section_spec(data: DataConfig, seed: int) -> DataSpec:
         "prepare": tuple({step.kind: step.options} for step in data.prepare),
         "augment": tuple({step.kind: step.options} for step in data.augment),
         "seed": seed,
+        "dtype": dtype,
     }
     return DataSpec(**(same | changed))
 
