@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from types import MappingProxyType
 
+from dgraph.config.path import find
 from dgraph.config.reader import (
     Key,
     Keys,
@@ -162,6 +163,10 @@ def read_train(tree: Tree, path: str) -> TrainConfig:
     train = TrainConfig(**record(tree, path, _TRAIN))
     if train.optimizer.kind == "lars" and train.penalty is not None:
         raise ConfigError("train.penalty does not go with lars", "give lars its decay", tree.keys["penalty"])
+    rate, minimum = train.optimizer.options["rate"], train.schedule.options.get("minimum", 0.0)
+    if minimum > rate:
+        what = f"train.schedule.{train.schedule.kind}.minimum is above the rate, {rate:g}"
+        raise ConfigError(what, "a rate falls to its minimum", find(tree, f"schedule.{train.schedule.kind}.minimum")[1])
     if train.steps is not None and train.epochs is not None:
         raise ConfigError("train has both steps and epochs", "set one of them to null", tree.keys["epochs"])
     if train.steps is None and train.epochs is None:

@@ -51,6 +51,8 @@ def augmented_description(steps: Sequence[Step], known: Description) -> Descript
         axes = given["axis"] if kind == "flip" else given
         for axis in axes:
             _check_axis(axis, known, where if kind == "flip" else f"{where}.{axis}", kind)
+        if kind == "shift":
+            _check_shift(given, known.shape, where)
         if kind == "crop":
             known = _cropped(given, known, where)
     return known
@@ -75,6 +77,13 @@ def _check_axis(axis: str, known: Description, where: str, kind: str) -> None:
         raise ConfigError(what, "labels can move with their sample only where they have its places").about(
             "data", where
         )
+
+
+def _check_shift(given: Mapping[str, int], shape: Sequence[int], where: str) -> None:
+    for axis, extent in zip(axes_of(shape), shape[1:], strict=True):
+        if given.get(axis, 0) >= extent:
+            what = f"data.{where}.{axis}: {given[axis]} of {extent} places"
+            raise ConfigError(what, "a shift leaves some of the sample").about("data", f"{where}.{axis}")
 
 
 def _cropped(given: Mapping[str, int], known: Description, where: str) -> Description:
