@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dgraph.cli.line import Progress, as_time
+from dgraph.cli.line import Progress, as_speed, as_time
 from dgraph.cli.main import main
 from dgraph.picture import draw_confusion, draw_curves, save
 from dgraph.run import RunFolder
@@ -47,9 +47,10 @@ def test_a_terminal_has_one_line_that_is_written_over(capsys):
     progress = Progress(live=True)
     for entry in (STEP, STEP, EPOCH):
         progress(entry)
-    line = "step 20/100  epoch 2  loss 0.5123  accuracy 0.7500  1234 samples/s  communication 12%  1:02:05 left"
+    line = "step 20/100  epoch 2  loss 0.5123  accuracy 0.7500  1,234 samples/s  1:02:05 left  communication 12%"
     epoch = "epoch 2  step 20  train loss 0.5000  validation loss 0.6250\n"
-    assert capsys.readouterr().out == f"\r\x1b[K{line}\r\x1b[K{line}\r\x1b[K{epoch}"
+    cut = f"\r\x1b[K\x1b[?7l{line}\x1b[?7h"
+    assert capsys.readouterr().out == f"{cut}{cut}\r\x1b[K{epoch}"
 
 
 def test_a_file_has_a_line_an_epoch_and_a_step_now_and_then(capsys):
@@ -61,6 +62,16 @@ def test_a_file_has_a_line_an_epoch_and_a_step_now_and_then(capsys):
     progress(STEP)
     progress(STEP)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["epoch", "step"]
+
+
+def test_speeds_have_no_exponents():
+    assert [as_speed(samples) for samples in (0.0123, 1.5, 99.96, 100, 12345.6)] == [
+        "0.0123",
+        "1.5",
+        "100",
+        "100",
+        "12,346",
+    ]
 
 
 def test_times_are_short():

@@ -64,6 +64,14 @@ def as_time(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def as_speed(samples: float) -> str:
+    """Samples a second, in digits: 12,345 or 0.0123."""
+    return f"{samples:,.0f}" if samples >= 100 else f"{samples:.3g}"
+
+
+_ANEW = "\r\x1b[K"
+_CUT, _UNCUT = "\x1b[?7l", "\x1b[?7h"
+"""A terminal cuts what is between these at its edge: of a line that went on in the next one, only the end could be written over."""
 QUIET_SECONDS = 10.0
 """Seconds without a line after which a step gets one, where lines are not written over."""
 
@@ -79,19 +87,19 @@ class Progress:
     def __call__(self, entry: Mapping[str, Any]) -> None:
         """Shows a step or the end of an epoch."""
         if entry["kind"] == "step" and self._live:
-            self._write("\r\x1b[K" + self._step(entry))
+            self._write(_ANEW + _CUT + self._step(entry) + _UNCUT)
             self._open = True
         elif entry["kind"] == "epoch" or monotonic() - self._last > QUIET_SECONDS:
             text = self._epoch(entry) if entry["kind"] == "epoch" else self._step(entry)
-            self._write(("\r\x1b[K" if self._open else "") + text + "\n")
+            self._write((_ANEW if self._open else "") + text + "\n")
             self._open = False
 
     @staticmethod
     def _step(entry: Mapping[str, Any]) -> str:
         return (
             f"step {entry['step']}/{entry['steps']}  epoch {entry['epoch']}  {shown({**entry, 'heads': {}})}  "
-            f"{entry['samples_per_second']:.4g} samples/s  communication {entry['communication']:.0%}  "
-            f"{as_time(entry['seconds_left'])} left"
+            f"{as_speed(entry['samples_per_second'])} samples/s  {as_time(entry['seconds_left'])} left  "
+            f"communication {entry['communication']:.0%}"
         )
 
     @staticmethod
