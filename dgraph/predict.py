@@ -38,7 +38,7 @@ def predict(worker: Worker, name: str) -> dict[str, Array] | None:
     with worker.engine.averaged():
         for indices, following in batches.pairs():
             worker.forward(indices, following)
-            whole = gather_tensor(worker, tensor)
+            whole = gather_tensor(worker.program, worker.engine, tensor)
             there = indices >= 0
             if whole is not None:
                 rows.append(whole[there])

@@ -40,7 +40,7 @@ def found(name, ranks, tensor, subset, overrides=()):
         rows, labels = [], []
         for indices, following in batches.pairs():
             worker.forward(indices, following)
-            whole, there = gather_tensor(worker, tensor), indices >= 0
+            whole, there = gather_tensor(worker.program, worker.engine, tensor), indices >= 0
             if whole is not None:
                 rows.append(whole[there])
                 labels.append(worker.source.labels(indices[there], Rect.whole(worker.source.label_shape)))

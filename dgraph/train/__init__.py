@@ -5,6 +5,7 @@ that knows every room.
 """
 
 from dgraph.train.loop import TrainOptions, train
-from dgraph.train.worker import Ready, Worker, gather_tensor
+from dgraph.train.together import gather_tensor
+from dgraph.train.worker import Ready, Worker
 
 __all__ = ["Ready", "TrainOptions", "Worker", "gather_tensor", "train"]

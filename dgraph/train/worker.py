@@ -6,7 +6,6 @@ what decides (metrics, faults) is known to all or told by rank 0.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,11 +31,9 @@ from dgraph.data import (
     there,
     view,
 )
-from dgraph.error import RunError
 from dgraph.fit import Need, Preparation, fit, load, shape_of
 from dgraph.kernels.call import Array
 from dgraph.metric import MOST_CLASSES, Confusion, Head, Metrics, batch_values, heads_of
-from dgraph.ops import OPS
 from dgraph.program import Program, data_place, data_spec
 from dgraph.rect import Rect
 from dgraph.runtime.cause import warn
@@ -45,6 +42,7 @@ from dgraph.runtime.engine import Engine
 from dgraph.trace import Recorder
 from dgraph.train.identity import identity, require_same_run
 from dgraph.train.state import owned, restore
+from dgraph.train.together import agree, non_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +161,7 @@ class Worker:
             values = self.metrics()
             if values is not None:
                 if not np.isfinite(values[0]):
-                    raise self._non_finite()
+                    raise non_finite(self.program, self.engine, self.step)
                 found.append(values)
         return np.concatenate(found) if found else None
 
@@ -199,25 +197,6 @@ class Worker:
         if matrix is not None:
             metrics.confusion = matrix.total(self.communicator)
         return metrics
-
-    def _non_finite(self) -> RunError:
-        """Which node was the first, over all ranks, to write a value that is not finite."""
-        found = self.engine.first_non_finite()
-        gathered = self.communicator.gather(json.dumps(found).encode())
-        first = b"null"
-        if gathered is not None:
-            entries = [(json.loads(entry), rank) for rank, entry in enumerate(gathered)]
-            known = [(*entry, rank) for entry, rank in entries if entry is not None]
-            first = json.dumps(min(known) if known else None).encode()
-        culprit = json.loads(self.communicator.broadcast(first))
-        if culprit is None:
-            return RunError(f"the loss is not finite at step {self.step}", "no forward tensor holds the cause any more")
-        _, node, tensor, rank = culprit
-        domain = OPS[self.program.graph.ops[node].op].domain
-        return RunError(
-            f"the loss is not finite at step {self.step}: the first node with a NaN or infinity is {node}",
-            f"tensor {tensor}, rank {rank}; {f'its input must hold {domain}' if domain else 'try a smaller rate'}",
-        )
 
     # --- preparation
 
@@ -309,40 +288,3 @@ class Worker:
         self.engine.updates = int(checkpoint.meta["updates"])
         self.memory, self.best = checkpoint.meta.get("loop") or {}, checkpoint.meta.get("best")
         return checkpoint
-
-
-def agree(program: Program, communicator: Communicator) -> None:
-    """Ends the job unless the mesh fits, all ranks have the same program, and rank 0 finds nothing wrong with it. Collective."""
-    if program.ranks != communicator.size:
-        raise RunError(f"the mesh has {program.ranks} ranks, but {communicator.size} run")
-    digests = communicator.gather(program.digest().encode())
-    verdict = b""
-    if digests is not None:
-        odd = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
-        verdict = json.dumps(odd).encode()
-    odd = json.loads(communicator.broadcast(verdict or None))
-    if odd:
-        raise RunError(
-            f"ranks {odd} planned something else than rank 0", "they read other configs or run other versions"
-        )
-    if communicator.rank == 0:
-        program.require_checked()
-    communicator.barrier()
-
-
-def gather_tensor(worker: Worker, tensor: str) -> Array | None:
-    """A forward tensor, whole, on rank 0 (None elsewhere): what ranks wrote, replicas once. Collective."""
-    layout, rank = worker.program.layout, worker.communicator.rank
-    place, dtype = layout.mesh.coordinates(rank), np.dtype(worker.program.config.dtype)
-    found, rect = worker.engine.store.writing(tensor), layout.write_rect(tensor, rank)
-    first = all(place[axis] == 0 for axis in layout.tensors[tensor].replicas)
-    part = b"" if found is None or not first else found[1][rect.slices(found[0].start)].tobytes()
-    parts = worker.communicator.gather(part)
-    if parts is None:
-        return None
-    whole = np.zeros(layout.graph.tensors[tensor].dim, dtype=dtype)
-    for other, content in enumerate(parts):
-        if content:
-            target = layout.write_rect(tensor, other)
-            whole[target.slices()] += np.frombuffer(content, dtype=dtype).reshape(target.size)
-    return whole
