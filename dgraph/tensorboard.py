@@ -35,7 +35,3 @@ class Board:
                 if isinstance(value, float | int) and name not in LEFT_OUT:
                     self._writer.add_scalar(f"{part}/{name}", value, entry["step"])
         self._writer.flush()
-
-    def close(self) -> None:
-        """Writes out what is left."""
-        self._writer.close()

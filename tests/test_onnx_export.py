@@ -288,6 +288,17 @@ def test_large_values_stand_beside_the_model(tmp_path, monkeypatch):
     assert (tmp_path / "model.onnx.data").stat().st_size == 20 * 128 * 4
 
 
+def test_it_is_said_what_lies_before_the_model(tmp_path):
+    flip, crop = "{flip: {axis: W}}", "{crop: {H: 8}}"
+    for keys, behind in (
+        (f"augment: [{flip}]", ()),
+        (f"augment: [{flip}, {crop}]", ("augment",)),
+        ("scale: 2, prepare: [{standardize: {}}]", ("scale", "prepare")),
+    ):
+        config = parse_config(config_text([HEAD], batch=3).replace("samples:", f"{keys}, samples:"), "net.yaml")
+        assert export(config, None, tmp_path / "m.onnx", any_batch=False).behind == behind
+
+
 def test_weights_alone(tmp_path):
     config = network("{name: c, conv: {channels: 4, size: 3}, norm: batch}")
     values = values_of(config)

@@ -32,5 +32,7 @@ def command(config: str, output: str, checkpoint: str | None, best: bool, any_ba
     done = export(load_config(config, overrides), Path(checkpoint) if checkpoint else None, path, any_batch, best)
     what = f"{done.nodes} nodes, " if done.nodes else ""
     print(f"{output}: {what}{done.elements} numbers in {done.tensors} tensors")
+    if done.behind:
+        print(f"its input is samples behind {', '.join(f'data.{key}' for key in done.behind)}")
     if as_json:
         result_line({"output": output, **asdict(done)})

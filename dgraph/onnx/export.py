@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from dgraph.config import Config
+from dgraph.config import Config, DataConfig
 from dgraph.error import ConfigError, DgraphError
 from dgraph.graph.node import Graph
 from dgraph.onnx.values import Values, initial_values, stored_values
@@ -24,11 +24,13 @@ SUFFIXES = (".onnx", ".safetensors")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: nodes of the model, tensors with values, and how many numbers these have."""
+    """What was written: nodes of the model, tensors with values, and how many numbers these have. Its input is samples as they are
+    behind the keys of data in `behind`, which are no part of it."""
 
     nodes: int
     tensors: int
     elements: int
+    behind: tuple[str, ...]
 
 
 def require_suffix(path: Path) -> None:
@@ -53,8 +55,20 @@ def export(config: Config, checkpoint: Path | None, path: Path, any_batch: bool,
     elements = sum(prod(tensor.dim) for tensor in kept)
     if path.suffix == ".safetensors":
         write_weights(path, kept, values)
-        return Exported(0, len(kept), elements)
-    return Exported(_write(config, forward, values, path, any_batch), len(kept), elements)
+        nodes = 0
+    else:
+        nodes = _write(config, forward, values, path, any_batch)
+    return Exported(nodes, len(kept), elements, _behind(config.data))
+
+
+def _behind(data: DataConfig) -> tuple[str, ...]:
+    """The keys that change samples on their way to the network in evaluations."""
+    changes = {
+        "scale": data.scale != 1,
+        "prepare": bool(data.prepare),
+        "augment": any(step.kind in ("crop", "normalize") for step in data.augment),
+    }
+    return tuple(key for key, there in changes.items() if there)
 
 
 def _write(config: Config, forward: Graph, values: Values, path: Path, any_batch: bool) -> int:
