@@ -19,6 +19,7 @@ from dgraph.program import compile_config
 from dgraph.runtime.cause import warn
 from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.connect import connected
+from dgraph.runtime.environment import launched
 from dgraph.runtime.stop import STATUS, listening
 from dgraph.trace import Recorder
 from dgraph.train import TrainOptions, Worker, train
@@ -50,7 +51,7 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     """Train CONFIG. With -n the ranks are started here; under mpirun or srun this process is one of them.
 
     SIGTERM or SIGUSR1, to any rank: the step is finished, a checkpoint written, and the exit status is 75."""
-    if sys.stdout.isatty():
+    if launched() is None and sys.stdout.isatty():  # Open MPI gives its ranks terminals, whatever reads them
         os.environ[_TERMINAL] = "1"
     if rehearse and (resume or dump_trace or events or tensorboard):
         raise click.UsageError("--smoke goes without --resume, --trace, --events and --tensorboard")

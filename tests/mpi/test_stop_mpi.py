@@ -67,6 +67,7 @@ def test_who_is_asked_to_stop_saves_and_leaves(by, ranks, number, whom, tmp_path
     assert done.status == 75, done.error
     assert done.error == "" or by == "openmpi"
     assert f"stopped as asked; --resume {tmp_path} goes on" in done.out
+    assert "\x1b" not in done.out, "a pipe is no terminal"
     steps = [entry["step"] for entry in entries(tmp_path, "step")]
     assert steps == list(range(1, len(steps) + 1))
     assert open_checkpoint(tmp_path).step == steps[-1]
