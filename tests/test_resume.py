@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,6 +200,22 @@ def test_validations_that_are_not_finite_are_no_best():
     assert waited == [1, 2, 0, 1, 2, 0]
     assert record.best == Best(6, 6, "loss", 1.0)
     assert Record.of(json.loads(json.dumps(record.plain()))) == record
+
+
+def test_a_run_that_goes_on_by_another_figure_begins_anew_with_it():
+    def config(metric):
+        return TrainConfig(Choice("sgd"), Choice("constant"), epochs=9, best=metric, stop=StopConfig(9, metric=metric))
+
+    record = Record()
+    for epoch, (metric, loss) in enumerate(
+        [("accuracy", 0.5), ("accuracy", 0.4), ("loss", 0.3), ("loss", 0.2)], start=1
+    ):
+        record = record.after(epoch, epoch, {"loss": loss, "accuracy": 0.9}, config(metric))
+        expected = (1, "accuracy") if metric == "accuracy" else (epoch, "loss")
+        assert (record.best.step, record.best.metric) == expected
+        assert record.waited == (epoch == 2)
+    assert record.least == 0.2
+    assert not replace(record, waited=9).stops(StopConfig(9, metric="accuracy"))
 
 
 @pytest.mark.parametrize("several", [False, True])

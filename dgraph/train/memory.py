@@ -28,16 +28,18 @@ class Best:
 @dataclass(frozen=True)
 class Record:
     """The validations so far: the `best`; for early stopping the last values in the window (`recent`), the best mean over it
-    (`least`, of values whose sign makes less better), and for how many validations no mean was better (`waited`)."""
+    (`least`, of values whose sign makes less better), for how many validations no mean was better (`waited`), and of which `metric`
+    all of these are. A run that goes on by another figure begins anew with it."""
 
     best: Best | None = None
     recent: tuple[float, ...] = ()
     least: float | None = None
     waited: int = 0
+    metric: str | None = None
 
     def after(self, step: int, epoch: int, figures: Mapping[str, Any], config: TrainConfig) -> Record:
         """The record with one validation more."""
-        best = self.best
+        best = self.best if self.best is not None and self.best.metric == config.best else None
         if config.best in figures:
             value = _less(config.best, figures[config.best])
             if value < (inf if best is None else _less(best.metric, best.value)):
@@ -47,6 +49,8 @@ class Record:
     def _waiting(self, figures: Mapping[str, Any], stop: StopConfig | None) -> Record:
         if stop is None or stop.metric not in figures:
             return self
+        if self.metric != stop.metric:
+            return Record(metric=stop.metric)._waiting(figures, stop)
         recent = (*self.recent, _less(stop.metric, figures[stop.metric]))[-stop.window :]
         if len(recent) < stop.window:
             return replace(self, recent=recent)
@@ -57,7 +61,7 @@ class Record:
 
     def stops(self, stop: StopConfig | None) -> bool:
         """Whether there is nothing more to wait for."""
-        return stop is not None and self.waited >= stop.patience
+        return stop is not None and self.metric == stop.metric and self.waited >= stop.patience
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -67,7 +71,7 @@ class Record:
     def of(values: Mapping[str, Any]) -> Record:
         """From what `plain` gave."""
         best = values["best"]
-        return Record(Best(**best) if best else None, tuple(values["recent"]), values["least"], values["waited"])
+        return Record(**{**values, "best": Best(**best) if best else None, "recent": tuple(values["recent"])})
 
 
 def _less(metric: str, value: float) -> float:
