@@ -176,7 +176,8 @@ FAULTS = {
     "shape [3, 4, 4], not [3, 5, 4]": pictures(small(4, 4), shape=(3, 5, 4)),
     "no folders of images": lambda folder: DataSpec("folder", path=str(folder)),
     "it has no images": lambda folder: (folder / "ant").mkdir() or DataSpec("folder", path=str(folder)),
-    "its name is not [age]": face("24_0_20170116220224657.jpg"),
+    "its name is not [age]": face("24-0-1-20170116220224657.jpg"),
+    "its name has no race": face("24_0_20170116220224657.jpg", "race"),
     "race 7": face("24_0_7_20170116220224657.jpg", "race"),
     "gender 3": face("24_3_1_20170116220224657.jpg", "gender"),
     # HDF5

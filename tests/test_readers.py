@@ -332,6 +332,16 @@ def test_names_of_faces_are_labels(tmp_path, given, classes, labels):
     assert found.dtype == (np.int64 if classes else np.float32)
 
 
+def test_faces_without_gender_or_race_have_an_age(tmp_path):
+    for name in ("39_1_20170116174525125.jpg.chip.jpg", "53__0_20170116184028385.jpg", "61_3_20170109150557335.jpg"):
+        save(tmp_path / "faces" / name, np.zeros((6, 5, 3), np.uint8))
+    spec = DataSpec("utkface", path=str(tmp_path / "faces"), label="age")
+    assert everything(open_source(spec))[1].ravel().tolist() == [39, 53, 61]
+    for label in ("gender", "race"):
+        with pytest.raises(DataError, match=f"39_1_20170116174525125.jpg.chip.jpg: its name has no {label}"):
+            open_source(replace(spec, label=label))
+
+
 @pytest.mark.parametrize("name", ["breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine"])
 def test_sets_of_scikit_learn_are_what_is_known_of_them(name):
     spec = DataSpec("sklearn", name=name)

@@ -29,8 +29,9 @@ from dgraph.rect import Rect
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"))
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Pillow's modes of grey images of more than 8 bits."""
-NAME = re.compile(r"(?P<age>\d{1,4})_(?P<gender>\d)_(?P<race>\d)_(?P<date>\d+)\D*")
-"""What UTKFace's names (Zhang, Song and Qi 2017) look like: [age]_[gender]_[race]_[date].jpg."""
+NAME = re.compile(r"(?P<age>\d{1,4})_(?:(?P<gender>\d)_(?P<race>\d)_\d+|\d?_(?:\d?_)?\d{8,})\D*")
+"""What UTKFace's names (Zhang, Song and Qi 2017) look like: [age]_[gender]_[race]_[date].jpg. A few of the set lack gender or race
+(which of them, a name of three fields does not say): those have an age alone."""
 CLASSES = {"gender": 2, "race": 5}
 
 
@@ -69,6 +70,10 @@ def _number(file: str, label: str) -> int:
     match = NAME.match(os.path.basename(file))
     if match is None:
         raise DataError(f"{file}: its name is not [age]_[gender]_[race]_[date].jpg", "rename it, or move it elsewhere")
+    if match[label] is None:
+        raise DataError(
+            f"{file}: its name has no {label}", "[age]_[gender]_[race]_[date].jpg; rename it, or move it elsewhere"
+        )
     number = int(match[label])
     if number >= CLASSES.get(label, number + 1):
         raise DataError(f"{file}: {label} {number}", f"it is from 0 to {CLASSES[label] - 1}")
