@@ -161,6 +161,7 @@ FAULTS = {
     "line 3: the labels are ''": separated("a,k\n1,b\n1,\n"),
     "line 2: the labels are '1', 'b'": separated("a,k,l\n0,1,b\n", label=("k", "l")),
     "no columns but those of labels": separated("k\n1\n"),
+    "column 'k' is a label and of the sample": separated("a,k\n1,2\n", columns=("a", -1)),
     "it has no samples": separated("a,k\n"),
     "it has no lines": separated("\n"),
     "no UTF-8 text": latin,

@@ -51,6 +51,12 @@ def open_csv(path: str, labels: str | None, spec: DataSpec) -> Pair:
     wanted = spec.label if isinstance(spec.label, tuple) else () if spec.label is None else (spec.label,)
     own = [_column(path, column, names, count) for column in wanted]
     chosen = [_column(path, column, names, count) for column in spec.columns or ()]
+    told = sorted(set(own) & set(chosen))
+    if told:
+        name = repr(names[told[0]]) if names else str(told[0])
+        raise DataError(
+            f"{path}: column {name} is a label and of the sample", "a network would read what it is to find"
+        )
     chosen = chosen or [k for k in range(count) if k not in own]
     if not chosen:
         raise DataError(f"{path}: it has no columns but those of labels", "label names what is no part of the sample")
