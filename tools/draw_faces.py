@@ -301,11 +301,12 @@ def lit(pixels: Array, random: np.random.Generator) -> Array:
     across, down = random.normal(0, 0.16, 2).astype(np.float32)
     slope = 1 + across * place[None, :] + down * place[:, None]
     colour = (random.normal(1, 0.13) * random.normal(1, 0.035, 3)).astype(np.float32)
-    noise = random.standard_normal(pixels.shape, np.float32)
+    noise: Array = np.asarray(random.standard_normal(pixels.shape, np.float32))
     noise *= np.float32(random.uniform(2, 9))
     noise += np.float32(random.normal(0, 7))
     noise += pixels * slope[..., None] * colour
-    return noise.clip(0, 255, out=noise).astype(np.uint8)
+    seen: Array = noise.clip(0, 255, out=noise).astype(np.uint8)
+    return seen
 
 
 def draw_face(seed: int, number: int) -> tuple[Person, Array]:

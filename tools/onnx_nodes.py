@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,15 +33,18 @@ from dgraph.graph.node import Dim, Graph, Split
 from dgraph.graph.spec import NodeSpec
 from dgraph.kernels.call import Array
 from dgraph.kernels.numpy import KERNELS
+from dgraph.kernels.numpy.update import Recipe
 from dgraph.layout import Layout, Mesh, assign_layout
 from dgraph.onnx.reading.file import Input, model_of
 from dgraph.onnx.reading.network import Network, read_network
 from dgraph.ops import OPS
+from dgraph.optimizer import Optimizer
 from dgraph.plan.check import check_plan
 from dgraph.plan.make import make_plan
+from dgraph.rate import Rate
 from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator, OneRank
-from dgraph.runtime.engine import Engine, Optimizer
+from dgraph.runtime.engine import Engine
 from dgraph.runtime.thread import run_threads
 from dgraph.schedule.step import make_schedule
 
@@ -74,13 +78,16 @@ def feed(one: Input, dim: Dim) -> tuple[NodeSpec, str]:
 
 def judge(case: TestCase) -> Verdict:
     """Runs one case."""
-    inputs, outputs = (list(map(plain, values)) for values in case.data_sets[0])
-    names = [info.name for info in case.model.graph.input]
+    model, sets = case.model, case.data_sets
+    if model is None or not sets:
+        return Verdict(case.name, False, "a case without a model or values")
+    inputs, outputs = (list(map(plain, values)) for values in sets[0])
+    names = [info.name for info in model.graph.input]
     if not all(isinstance(array, (np.ndarray, np.generic)) for array in (*inputs, *outputs)):
         return Verdict(case.name, False, "a sequence, map or optional value")
     given = {name: np.asarray(array) for name, array in zip(names, inputs, strict=True)}
     try:
-        network = read(case.model, given)
+        network = read(model, given)
         letters = ["", *cuttable(network)]
         for ranks, letter in [(1, ""), *((RANKS, letter) for letter in letters)]:
             found = run(network, given, ranks, letter)
@@ -89,11 +96,11 @@ def judge(case: TestCase) -> Verdict:
                 return Verdict(case.name, True, f"{ranks} ranks, cut by {letter or 'nothing'}: {fault}")
     except DgraphError as error:
         return Verdict(case.name, False, str(error).removeprefix("error: ").removeprefix(f"{PATH}: "))
-    without = tuple(info.name for info in case.model.graph.output if info.name not in network.outputs)
+    without = tuple(info.name for info in model.graph.output if info.name not in network.outputs)
     return Verdict(case.name, True, "", "".join(letters), without)
 
 
-def plain(value: object) -> object:
+def plain(value: object) -> Any:
     """The array of a tensor of a type that NumPy does not have; any other value as it is."""
     return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
@@ -183,7 +190,7 @@ def run_rank(network: Network, given: Values, layout: Layout, communicator: Comm
             array[...] = fed[dict(layout.graph.ops[node].outputs)[port]][rect.slices()]
 
     schedule = make_schedule(layout, make_plan(layout, communicator.rank), KERNELS, network.dtype)
-    engine = Engine(schedule, layout, communicator, Optimizer("sgd", {"rate": 0.0, "momentum": 0.0}), fill)
+    engine = Engine(schedule, layout, communicator, Optimizer(Recipe("sgd"), Rate(0.0)), fill)
     for tensor in layout.graph.kept:
         for found in (engine.store.reading(tensor.name), engine.store.writing(tensor.name)):
             if found is not None:
