@@ -55,6 +55,14 @@ def check_labels(graph: Graph, data: Description) -> None:
             raise ConfigError(what, "every label needs a score").about(node.name, "attributes.classes")
 
 
+def check_accumulated(config: Config, data: Description) -> None:
+    """A step has no more batches than an epoch."""
+    count, batch, batches = len(subset(data_spec(config), data, "train")), config.data.batch, config.train.accumulate
+    if batches > -(-count // batch):
+        what = f"train.accumulate: a step of {batches} batches, but an epoch has {-(-count // batch)}"
+        raise ConfigError(what, f"{count} samples in batches of {batch}", config.place("train.accumulate"))
+
+
 def check_partial(graph: Graph, config: Config, data: Description) -> None:
     """Statistics over samples know which of them a partial batch has."""
     count, batch = len(subset(data_spec(config), data, "train")), config.data.batch

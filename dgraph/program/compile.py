@@ -18,7 +18,7 @@ from dgraph.graph.spec import NodeSpec
 from dgraph.layout import Mesh, assign_layout, part_readers
 from dgraph.models import expand, place_of
 from dgraph.ops import DECLARED, OPS
-from dgraph.program.check import check_data, check_judging, check_labels, check_partial
+from dgraph.program.check import check_accumulated, check_data, check_judging, check_labels, check_partial
 from dgraph.program.compiled import Program
 from dgraph.program.section import described, steps_of_epoch
 from dgraph.program.updating import optimizer_of
@@ -31,6 +31,7 @@ def compile_config(config: Config, training: bool = True) -> Program:
     """
     data, specs, forward = forward_graph(config, training)
     if training:
+        check_accumulated(config, data)
         check_judging(config, data, forward)
     with _graph_place(config, specs):
         mesh = Mesh.of(config.mesh)
