@@ -21,6 +21,10 @@ def committed(run):
     return {path.name for path in run.glob("checkpoints/step-*") if not path.name.endswith(".tmp")}
 
 
+def half_written(run):
+    return [*run.glob("checkpoints/*.tmp/rank*")]
+
+
 def wait_until(job, reached, seconds=30):
     until = time.monotonic() + seconds
     while not reached():
@@ -38,8 +42,10 @@ def go_on(run, writing, dice):
     if dice.random() < 0.7:
         wait_until(job, lambda: committed(run) - begin)
     if writing:
-        wait_until(job, lambda: list(run.glob("checkpoints/*.tmp/rank*")))
+        wait_until(job, lambda: half_written(run))
     time.sleep(dice.uniform(0, 0.06 if writing else 0.3))
+    if writing:
+        wait_until(job, lambda: half_written(run))
     before = committed(run)
     kill_all(job)
     return before
@@ -52,7 +58,7 @@ def test_no_kill_loses_a_checkpoint_or_a_bit(kills, tmp_path):
     good(finish(start_front("train", CONFIG, "--run", run, *more, *settings(train__steps=1))))
     step = 1
     for kill in range(kills):
-        before = go_on(run, kill % 3 > 0, dice)
+        before = go_on(run, kill % 4 > 0, dice)
         torn += bool(list(run.glob("checkpoints/*.tmp")))
         checkpoint = open_checkpoint(run)
         checkpoint.verify()
