@@ -22,7 +22,10 @@ def committed(run):
 
 
 def half_written(run):
-    return [*run.glob("checkpoints/*.tmp/rank*")]
+    try:
+        return [*run.glob("checkpoints/*.tmp/rank*")]
+    except FileNotFoundError:  # It was committed, and has its name, while we looked.
+        return []
 
 
 def wait_until(job, reached, seconds=30):
