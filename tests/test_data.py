@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dgraph.data import Batches, DataSpec, Description, describe, fill, open_source, subset
 from dgraph.error import ConfigError, DataError
 from dgraph.rect import Rect
+from tests.files import damaged
 
 SYNTHETIC = DataSpec("synthetic", (3, 7, 6), 5, 40, scale=2.0, seed=11)
 DIGITS = DataSpec("digits", scale=16.0, seed=3)
@@ -163,12 +164,7 @@ def test_a_damaged_archive_is_found_or_gives_what_was_saved(tmp_path, save):
     draw = np.random.default_rng(5)
     found = 0
     for turn in range(300):
-        content = bytearray(whole)
-        if turn % 3:
-            content[draw.integers(len(whole))] ^= 1 << int(draw.integers(8))
-        else:
-            del content[int(draw.integers(len(whole))) :]
-        path.write_bytes(content)
+        path.write_bytes(damaged(whole, draw, turn))
         try:
             source = open_source(spec)
         except DataError:

@@ -144,14 +144,22 @@ def test_steps_of_several_batches_train_alike_on_any_mesh(split, shard):
 def test_dropout_differs_from_batch_to_batch():
     text = PLAIN.replace("  - {name: out", "  - {name: drop, dropout: {rate: 0.5}}\n  - {name: out")
     worker = Worker(program(text.replace("SPLIT", "{N: p}"), ["train.accumulate=2"]), OneRank())
-    batches = worker.training_batches(shuffle=True)
-    seen = []
-    for step in range(2):
-        worker.train_step(batches.indices(0, step))
-        seen.append(worker.engine.moment.step)
-    assert seen == [2, 3]  # 12 samples are two batches, the last 4 are one
-    worker.train_step(batches.indices(1, 0))
-    assert worker.engine.moment.step == 6
+    batches, mask = (
+        worker.training_batches(shuffle=True),
+        dict(worker.program.graph.ops["drop.dropout"].outputs)["mask"],
+    )
+    metrics, seen = worker.metrics, []
+
+    def behind_a_batch():
+        seen.append((worker.engine.moment.step, worker.engine.store.writing(mask)[1].tobytes()))
+        return metrics()
+
+    worker.metrics = behind_a_batch
+    for epoch, step in ((0, 0), (0, 1), (1, 0)):
+        worker.train_step(batches.indices(epoch, step))
+    # 12 samples are two batches, the last 4 of the epoch are one.
+    assert [number for number, _ in seen] == [1, 2, 3, 5, 6]
+    assert len({kept for _, kept in seen}) == 5
 
 
 def test_gradients_travel_once_a_step():

@@ -10,7 +10,7 @@ import pytest
 
 from dgraph.data import DataSpec, describe, open_source
 from dgraph.error import ConfigError, DataError, DgraphError
-from tests.files import idx_bytes
+from tests.files import damaged, idx_bytes
 from tests.test_readers import (
     Image,
     csv_spec,
@@ -216,12 +216,7 @@ def test_a_damaged_file_is_found_or_gives_numbers(tmp_path, writer):
     draw = np.random.default_rng(5)
     found = 0
     for turn in range(150):
-        content = bytearray(whole)
-        if turn % 3:
-            content[draw.integers(len(whole))] ^= 1 << int(draw.integers(8))
-        else:
-            del content[int(draw.integers(len(whole))) :]
-        path.write_bytes(content)
+        path.write_bytes(damaged(whole, draw, turn))
         try:
             values, labels = everything(open_source(spec))
         except DgraphError:
