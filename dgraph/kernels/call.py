@@ -6,7 +6,7 @@ tensors, no arrays: so that work space can be counted by a plan that runs nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -83,3 +83,34 @@ class Kernel(Protocol):
 
     def order(self, call: Call, port: str) -> tuple[int, ...] | None:
         """The memory order of an operand's dims that suits this kernel, slowest first; None: no wish."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Calls that run one after the other, of which each but the first reads what an earlier one wrote.
+
+    `links[k]` gives the ports of call k whose operand is the very result of an earlier one, piece for piece: port -> (call, port).
+    `inner` are the results that nobody reads behind the chain: no memory is kept for them, and no array is given.
+    """
+
+    calls: tuple[Call, ...]
+    links: tuple[Mapping[str, tuple[int, str]], ...]
+    inner: frozenset[tuple[int, str]]
+
+    @property
+    def ops(self) -> tuple[tuple[str, bool], ...]:
+        """The keys of its kernels: (op, whether its gradient)."""
+        return tuple((call.op, call.gradient) for call in self.calls)
+
+
+class Fusion(Protocol):
+    """Local arithmetic of a whole chain in fewer passes over memory than its kernels take one by one, with their results."""
+
+    def fits(self, chain: Chain) -> bool:
+        """Whether it can do this chain: its links, attributes and inner results, not its ops alone."""
+
+    def workspace(self, chain: Chain) -> int:
+        """Bytes of scratch, as `Kernel.workspace`."""
+
+    def bind(self, chain: Chain, arrays: Sequence[Mapping[str, Array]], scratch: Array) -> Action:
+        """One action for all of it, as `Kernel.bind`; `arrays` holds those of every call, without inner results."""
