@@ -22,14 +22,18 @@ class Recorder:
         self.rank = rank
         self.step = 0
         self._origin = perf_counter()
-        self._spans: list[tuple[int, str, str, float, float, int]] = []
+        self._spans: list[tuple[int, str, str, float, float, int, float | None]] = []
 
-    def span(self, node: str, verb: str, start: float, seconds: float, nbytes: int) -> None:
-        """Notes that `node` did `verb` from `start` (of time.perf_counter) for `seconds` and sent `nbytes`."""
-        self._spans.append((self.step, node, verb, start - self._origin, seconds, nbytes))
+    def span(
+        self, node: str, verb: str, start: float, seconds: float, nbytes: int, hidden: float | None = None
+    ) -> None:
+        """Notes that `node` did `verb` from `start` (of time.perf_counter) for `seconds` and sent `nbytes`; of the wait for a
+        transfer also for how many seconds that was under way before, `hidden` behind other work."""
+        self._spans.append((self.step, node, verb, start - self._origin, seconds, nbytes, hidden))
 
     def events(self) -> list[dict[str, Any]]:
-        """One dict a span: rank, step, node, verb, start, seconds, bytes; with the keys of the Trace Event Format beside."""
+        """One dict a span: rank, step, node, verb, start, seconds, bytes, of waits also hidden; with the keys of the Trace Event
+        Format beside."""
         return [
             {
                 "name": node,
@@ -47,7 +51,8 @@ class Recorder:
                 "seconds": seconds,
                 "bytes": nbytes,
             }
-            for step, node, verb, start, seconds, nbytes in self._spans
+            | ({} if hidden is None else {"hidden": hidden, "args": {"hidden_seconds": hidden}})
+            for step, node, verb, start, seconds, nbytes, hidden in self._spans
         ]
 
 

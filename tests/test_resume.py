@@ -71,7 +71,7 @@ def run(ranks, folder, stop_at=None, overrides=(), text=TEXT, chosen=0):
 def told(folder):
     """All that a run has written of its figures, without what tells the time."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clocks = ("seconds", "seconds_left", "samples_per_second", "communication", "steps")
+    clocks = ("seconds", "seconds_left", "samples_per_second", "communication", "hidden", "steps")
     return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
 
 

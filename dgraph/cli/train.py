@@ -162,6 +162,11 @@ def _say(result: Mapping[str, Any], as_json: bool, confusion: bool) -> None:
     best = result["best"]
     if best:
         print(f"best validation: {best['metric']} {best['value']:.4g} in epoch {best['epoch']}, step {best['step']}")
+    step_seconds, exposed, hidden = result["communication"].values()
+    if exposed:
+        print(
+            f"communication: {exposed / step_seconds:.1%} of the steps' time, and {hidden / step_seconds:.1%} hidden behind work"
+        )
     print(f"{result['steps']} steps in {result['seconds']:.2f} s; run folder {result['run']}")
     if result["stopped"] == "early":
         print("stopped early: validation did not get better any more")

@@ -4,7 +4,7 @@ In: a schedule, a layout, kernels, an optimizer, a feed. Out: `Engine`: `train_b
 first step; a step calls actions without arguments, one after the other, and decides nothing.
 
 State: the buffers and optimizer arrays (`store`), those that the feed fills (`fed`), the count of updates (`updates`), when it is
-(`moment`), which action is running (`where`), and the seconds that were spent in transfers (`communication`).
+(`moment`), which action is running (`where`), and what is under way (`progress`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dgraph.layout.assign import Layout
 from dgraph.optimizer import Optimizer
 from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator
+from dgraph.runtime.progress import Flight, Progress
 from dgraph.runtime.store import Store
 from dgraph.runtime.transfer import BoundTransfer
 from dgraph.schedule.step import Compute, Feed, Measure, Schedule, Start, Step, Update, Wait, Zero
@@ -36,12 +37,13 @@ Feeder = Callable[[str, Mapping[str, tuple[Array, Rect]]], None]
 
 @dataclass(frozen=True)
 class Bound:
-    """One action of the loop: its node, what it does, and the bytes that it sends."""
+    """One action of the loop: its node, what it does, the bytes that it sends, and the transfer that it ends."""
 
     node: str
     verb: str
     action: Action
-    nbytes: int
+    nbytes: int = 0
+    flight: Flight | None = None
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,17 @@ class Run:
     actions: Sequence[Action]
 
     @staticmethod
-    def of(steps: Sequence[Bound]) -> Run:
-        """The run of these steps."""
-        return Run(steps, [step.action for step in steps])
+    def of(steps: Sequence[Bound], look: Action) -> Run:
+        """The run of these steps, with a look at the transfers behind each step during which some are under way."""
+        looked: list[Bound] = []
+        under_way = 0
+        for step in steps:
+            looked.append(step)
+            if step.verb in ("start", "wait"):
+                under_way += 1 if step.verb == "start" else -1
+            elif under_way:
+                looked.append(Bound(step.node, "look", look))
+        return Run(looked, [step.action for step in looked])
 
 
 class Engine:
@@ -65,15 +75,16 @@ class Engine:
         self.schedule, self.layout, self.communicator, self.optimizer = schedule, layout, communicator, optimizer
         self.store = Store(schedule, optimizer.states)
         self.updates = 0
-        self.communication = 0.0
+        self.progress = Progress()
         self.moment = Moment(seed)
         self.fed: dict[str, Mapping[str, tuple[Array, Rect]]] = {}
         self._feed = feed
         self._position = 0
-        self._transfers: dict[str, BoundTransfer] = {}
+        self._flights: dict[str, Flight] = {}
         bound = [self._bind(step) for step in schedule.steps]
         forward = [entry for entry in bound[: schedule.forward] if entry is not None]
-        self._forward = Run.of([*forward, *self._unwaited(schedule.steps[: schedule.forward])])
+        unwaited = self._unwaited(schedule.steps[: schedule.forward])
+        self._forward = Run.of([*forward, *unwaited], self.progress.look)
         self._runs = {
             (first, last): self._batch(bound, first, last) for first in (True, False) for last in (True, False)
         }
@@ -132,7 +143,9 @@ class Engine:
             for self._position, entry in enumerate(run.steps):
                 start = perf_counter()
                 entry.action()
-                recorder.span(entry.node, entry.verb, start, perf_counter() - start, entry.nbytes)
+                seconds = perf_counter() - start
+                hidden = None if entry.flight is None else entry.flight.hidden
+                recorder.span(entry.node, entry.verb, start, seconds, entry.nbytes, hidden)
 
     # --- binding
 
@@ -140,41 +153,36 @@ class Engine:
         """What is done at a batch that is, or is not, the first or the last of its training step."""
         wanted = {Turn.EVERY: True, Turn.FIRST: first, Turn.LAST: last}
         pairs = zip(bound, self.schedule.turns, strict=True)
-        return Run.of([entry for entry, turn in pairs if entry is not None and wanted[turn]])
+        return Run.of([entry for entry, turn in pairs if entry is not None and wanted[turn]], self.progress.look)
 
     def _bind(self, step: Step) -> Bound | None:
         match step:
             case Compute():
-                return Bound(step.node, "compute", self._compute(step), 0)
+                return Bound(step.node, "compute", self._compute(step))
             case Feed():
                 self.fed[step.node] = places = {
                     port: (self.store.view(place), place[1]) for port, place in step.ports.items()
                 }
-                return Bound(step.node, "feed", lambda: self._feed(step.node, places), 0)
+                return Bound(step.node, "feed", lambda: self._feed(step.node, places))
             case Zero(node=node, buffer=number, elided=elided):
                 if elided or number is None:
                     return None
                 memory = self.store.buffers[number]
-                return Bound(node, "zero", lambda: memory.fill(0), 0)
+                return Bound(node, "zero", lambda: memory.fill(0))
             case Measure():
-                return Bound(step.node, "measure", self._measure(step), 0)
+                return Bound(step.node, "measure", self._measure(step))
             case Update():
-                return Bound(step.node, "update", self._update(step), 0)
+                return Bound(step.node, "update", self._update(step))
             case Start(transfer=transfer):
-                bound = self._transfers[transfer.tensor] = self._transfer(step)
-                return Bound(transfer.tensor, "start", self._timed(bound.start), bound.sent_nbytes)
+                bound = self._transfer(step)
+                flight = self._flights[transfer.tensor] = Flight(bound, self.progress)
+                return Bound(transfer.tensor, "start", flight.start, bound.sent_nbytes)
             case Wait(transfer=transfer):
-                return Bound(transfer.tensor, "wait", self._timed(self._transfers[transfer.tensor].wait), 0)
+                return self._waiting(transfer.tensor)
 
-    def _timed(self, action: Action) -> Action:
-        """The same action, its time added to that of communication."""
-
-        def timed() -> None:
-            start = perf_counter()
-            action()
-            self.communication += perf_counter() - start
-
-        return timed
+    def _waiting(self, tensor: str) -> Bound:
+        flight = self._flights[tensor]
+        return Bound(tensor, "wait", flight.wait, flight=flight)
 
     def _compute(self, step: Compute) -> Action:
         call = replace(step.call, moment=self.moment)
@@ -210,7 +218,7 @@ class Engine:
         if self.optimizer.average is None:
             return [], []
         updates = [step for step in self.schedule.steps if isinstance(step, Update) and not step.follows]
-        transfers = [self._transfers[p.name] for p in self.graph.parameters if p.name in self._transfers]
+        transfers = [self._flights[p.name] for p in self.graph.parameters if p.name in self._flights]
         scratch, states = self.store.scratch, self.store.states
         swaps = [bind_exchange(self.store.view(u.target), states[u.parameter][AVERAGE], scratch) for u in updates]
         return swaps, [*(transfer.start for transfer in transfers), *(transfer.wait for transfer in transfers)]
@@ -232,7 +240,7 @@ class Engine:
         """Waits for what an evaluation starts and only a later node would wait for."""
         started = [step.transfer.tensor for step in steps if isinstance(step, Start)]
         waited = {step.transfer.tensor for step in steps if isinstance(step, Wait)}
-        return [Bound(t, "wait", self._transfers[t].wait, 0) for t in started if t not in waited]
+        return [self._waiting(tensor) for tensor in started if tensor not in waited]
 
     # --- results
 

@@ -1,7 +1,7 @@
 """A transfer at work: packing, the exchange, unpacking.
 
-In: a planned transfer, the arrays of the tensor's writers and readers, a communicator. Out: `BoundTransfer`: `start`, `wait`.
-Promise: all buffers are made once; what overlaps is added in the order of the ranks, so that all readers of one element
+In: a planned transfer, the arrays of the tensor's writers and readers, a communicator. Out: `BoundTransfer`: `start`, `test` and
+`wait`. Promise: all buffers are made once; what overlaps is added in the order of the ranks, so that all readers of one element
 get the same bits; messages of one rank travel packed, one a peer.
 """
 
@@ -61,6 +61,10 @@ class BoundTransfer:
         for buffer, view in self._packs:
             np.copyto(buffer, view)
         self._exchange.start()
+
+    def test(self) -> bool:
+        """Make progress; True once every message is taken and has arrived."""
+        return self._exchange.test()
 
     def wait(self) -> None:
         """Wait for the messages and bring the read rect up to date."""

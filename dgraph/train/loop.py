@@ -45,8 +45,9 @@ class TrainOptions:
 def train(worker: Worker, options: TrainOptions) -> dict[str, Any]:
     """Trains as the config says, from where the worker stands. Collective.
 
-    The result has `seconds`, `steps`, `best` (the best validation so far), `stopped` ("early", "asked" or None) and the metrics of
-    each subset. A run that any rank was asked to stop saves after the step and returns, without an evaluation.
+    The result has `seconds`, `steps`, `best` (the best validation so far), `stopped` ("early", "asked" or None), `communication`
+    (`Pace.communication`) and the metrics of each subset. A run that any rank was asked to stop saves after the step and returns,
+    without an evaluation.
     """
     return Loop(worker, options).run()
 
@@ -88,7 +89,8 @@ class Loop:
         if self._agreement is not None:
             self._agreement.close()
         best = self.memory.record.best
-        told = {"seconds": self.pace.seconds, "steps": self.worker.step, "stopped": stopped}
+        told: dict[str, Any] = {"seconds": self.pace.seconds, "steps": self.worker.step, "stopped": stopped}
+        told["communication"] = self.pace.communication()
         return told | {"best": None if best is None else asdict(best)} | result
 
     def _goes_on(self) -> bool:
