@@ -6,7 +6,7 @@ the graph as it runs: a parameter that several layers share counts once, with th
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from dgraph.config import Config
 from dgraph.graph.node import Dim, Graph, OpNode
 from dgraph.ops import OPS
-from dgraph.program import forward_graph
+from dgraph.program import backend_of, forward_graph, libraries
 
 MULTIPLYING = ("conv", "conv_transpose", "tiled", "linear")
 """Ops whose iteration space is counted as multiply-accumulates."""
@@ -39,7 +39,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A network's rows and its totals; `macs` are those of one sample."""
+    """A network's rows and its totals; `macs` are those of one sample, `libraries` the ops by the library whose kernels do
+    them."""
 
     name: str
     batch: int
@@ -47,6 +48,7 @@ class Summary:
     macs: int
     parameter_nbytes: int
     layers: tuple[Row, ...]
+    libraries: Mapping[str, tuple[str, ...]]
 
     def plain(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -87,7 +89,8 @@ def summarize(config: Config, depth: int | None = None) -> Summary:
         sizes = (parameters * itemsize, prod(dim) * itemsize if dim else 0)
         rows.append(Row(name, kind, dim, parameters, sum(map(_macs, nodes)), *sizes))
     total = sum(row.parameters for row in rows)
-    return Summary(config.name, config.data.batch, total, sum(row.macs for row in rows), total * itemsize, tuple(rows))
+    return Summary(config.name, config.data.batch, total, sum(row.macs for row in rows), total * itemsize, tuple(rows),
+                   libraries(graph, backend_of(config)))  # fmt: skip
 
 
 def _layer_of(node: str, layers: Container[str]) -> str:

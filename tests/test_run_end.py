@@ -116,7 +116,8 @@ def test_a_run_ends_with_pictures_and_event_files(run):
 
 
 @pytest.mark.parametrize(
-    ("library", "options", "status"), [("matplotlib", (), 0), ("tensorboardX", ("--tensorboard",), 2)]
+    ("library", "options", "status"),
+    [("matplotlib", (), 0), ("tensorboardX", ("--tensorboard",), 2), ("torch", ("--backend", "torch"), 2)],
 )
 def test_what_is_not_installed_is_one_line(library, options, status, run, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == library or name in ROOMS]:
@@ -129,7 +130,7 @@ def test_what_is_not_installed_is_one_line(library, options, status, run, monkey
     assert os.path.exists("run/checkpoints") == (status == 0)
 
 
-ROOMS = ("dgraph.picture", "dgraph.tensorboard")
+ROOMS = ("dgraph.picture", "dgraph.tensorboard", "dgraph.kernels.torch")
 
 
 @pytest.mark.parametrize("folder", [(), ("--run", "run"), ("--run", "a/b/run")])

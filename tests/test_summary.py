@@ -95,7 +95,7 @@ def test_the_command(tmp_path, capsys):
     summary = summarize(parse_config(TEXT), 1)
     assert lines[0] == "small: outputs of a batch of 4, multiply-accumulates (macs) of one sample"
     assert lines[3].split()[:3] == ["stage", "4", "layers"]
-    assert lines[-2].split()[:3] == ["total", f"{summary.parameters:,}", f"{summary.macs:,}"]
+    assert lines[-3].split()[:3] == ["total", f"{summary.parameters:,}", f"{summary.macs:,}"]
     told = json.loads(lines[-1])
     assert told == json.loads(json.dumps(summary.plain()))
     assert {"parameters", "macs", "layers"} <= told.keys()

@@ -31,8 +31,8 @@ from dgraph.error import ConfigError, DgraphError
 from dgraph.graph.build import build_graph
 from dgraph.graph.node import Dim, Graph, Split
 from dgraph.graph.spec import NodeSpec
+from dgraph.kernels.backend import NUMPY
 from dgraph.kernels.call import Array
-from dgraph.kernels.numpy import KERNELS
 from dgraph.kernels.numpy.update import Recipe
 from dgraph.layout import Layout, Mesh, assign_layout
 from dgraph.onnx.reading.file import Input, model_of
@@ -189,8 +189,8 @@ def run_rank(network: Network, given: Values, layout: Layout, communicator: Comm
         for port, (array, rect) in places.items():
             array[...] = fed[dict(layout.graph.ops[node].outputs)[port]][rect.slices()]
 
-    schedule = make_schedule(layout, make_plan(layout, communicator.rank), KERNELS, network.dtype)
-    engine = Engine(schedule, layout, communicator, Optimizer(Recipe("sgd"), Rate(0.0)), fill)
+    schedule = make_schedule(layout, make_plan(layout, communicator.rank), NUMPY, network.dtype)
+    engine = Engine(schedule, layout, communicator, Optimizer(Recipe("sgd"), Rate(0.0)), NUMPY, fill)
     for tensor in layout.graph.kept:
         for found in (engine.store.reading(tensor.name), engine.store.writing(tensor.name)):
             if found is not None:

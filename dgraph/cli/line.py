@@ -28,6 +28,11 @@ def result_line(result: Mapping[str, Any]) -> None:
     print(json.dumps(as_json(result), allow_nan=False), flush=True)
 
 
+def libraries_text(libraries: Mapping[str, Sequence[str]]) -> str:
+    """Which library does which ops, in one line."""
+    return "kernels: " + "; ".join(f"{library} does {', '.join(ops)}" for library, ops in libraries.items())
+
+
 FIGURES: Mapping[str, str] = {"loss": ".4f", "accuracy": ".4f", "rmse": ".4g", "mae": ".4g", "r2": ".4f"}
 """The figures that lines show, in this order, and their formats."""
 ALL_FIGURES: Mapping[str, str] = {**FIGURES, "top5": ".4f"}

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 
-from dgraph.config import Config, load_config
+from dgraph.config import BACKENDS, Config, load_config
 from dgraph.error import ConfigError
 from dgraph.runtime.environment import launched
 from dgraph.runtime.launch import launch
@@ -39,9 +40,21 @@ best_option = click.option(
 rank_option = click.option("--rank", type=click.IntRange(0), help="Which rank.")
 
 
+def backend_option(function: F) -> F:
+    """`--backend NAME`, which is `--set backend=NAME`, of a command with `set_option`."""
+
+    @click.option("--backend", type=click.Choice(BACKENDS), help="Whose kernels run, whatever the config says.")
+    @wraps(function)
+    def command(*arguments: Any, overrides: tuple[str, ...], backend: str | None, **options: Any) -> Any:
+        chosen = (*overrides, f"backend={backend}") if backend else overrides
+        return function(*arguments, overrides=chosen, **options)
+
+    return cast(F, command)
+
+
 def planned(function: F) -> F:
     """The options of commands that plan and run nothing."""
-    return config_argument(ranks_option(set_option(json_option(function))))
+    return config_argument(ranks_option(set_option(backend_option(json_option(function)))))
 
 
 def require_rank(rank: int, config_ranks: int) -> int:

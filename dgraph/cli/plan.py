@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from dgraph.cli.face import table
-from dgraph.cli.line import as_bytes, result_line
+from dgraph.cli.line import as_bytes, libraries_text, result_line
 from dgraph.cli.option import planned, rank_option, require_rank
 from dgraph.config import load_config
 from dgraph.program import compile_config, plan_summary
@@ -35,5 +35,6 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     ]
     if lines:
         table(f"tensors of rank {chosen[0]}", ["tensor", "as", "messages", "sent", "received"], lines)
+    print(libraries_text(summary["libraries"]))
     if as_json:
         result_line(summary)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dgraph.cli.option import best_option, config_argument, json_option, ranks_option, set_option
+from dgraph.cli.option import backend_option, best_option, config_argument, json_option, ranks_option, set_option
 from dgraph.config import load_config
 from dgraph.data import SUBSETS
 from dgraph.program import compile_config, require_subset
@@ -26,7 +26,9 @@ _subset = click.option("--subset", type=click.Choice(SUBSETS), default="test", s
 
 def measuring(function: F) -> F:
     """The options of commands that run a checkpoint forward on a subset of the data."""
-    return config_argument(ranks_option(set_option(json_option(_checkpoint(best_option(_subset(function)))))))
+    for option in (_subset, best_option, _checkpoint, json_option, backend_option, set_option, ranks_option):
+        function = option(function)
+    return config_argument(function)
 
 
 @contextmanager

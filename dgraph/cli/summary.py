@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from dgraph.cli.face import table
-from dgraph.cli.line import as_bytes, result_line
+from dgraph.cli.line import as_bytes, libraries_text, result_line
 from dgraph.cli.option import planned
 from dgraph.config import load_config
 from dgraph.rect import dim_text
@@ -35,5 +35,6 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
         COLUMNS,
         [*rows, total],
     )
+    print(libraries_text(summary.libraries))
     if as_json:
         result_line(summary.plain())

@@ -12,7 +12,15 @@ from typing import Any
 import click
 
 from dgraph.cli.line import Progress, as_bytes, confusion_text, measured_text, result_line
-from dgraph.cli.option import config_argument, confusion_option, json_option, ranks_option, set_option, start_ranks
+from dgraph.cli.option import (
+    backend_option,
+    config_argument,
+    confusion_option,
+    json_option,
+    ranks_option,
+    set_option,
+    start_ranks,
+)
 from dgraph.config import Config, load_config
 from dgraph.error import DgraphError
 from dgraph.program import compile_config
@@ -33,6 +41,7 @@ _TERMINAL = "DGRAPH_TERMINAL"
 @config_argument
 @ranks_option
 @set_option
+@backend_option
 @json_option
 @click.option("--run", "run_path", type=click.Path(), help="The run folder (default: a new one in runs/).")
 @click.option("--resume", type=click.Path(), help="A run folder or checkpoint to go on from.")

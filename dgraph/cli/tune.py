@@ -15,7 +15,7 @@ import click
 
 from dgraph.cli.face import table
 from dgraph.cli.line import result_line
-from dgraph.cli.option import config_argument, json_option, mesh_ranks, ranks_option, set_option
+from dgraph.cli.option import backend_option, config_argument, json_option, mesh_ranks, ranks_option, set_option
 from dgraph.config import Config, TuneConfig, load_config, to_yaml
 from dgraph.config.plain import plain_value
 from dgraph.config.reader import literal
@@ -39,6 +39,7 @@ from dgraph.tune.search import Load
 @click.option("--submit", metavar="COMMAND",
               help="What starts a trial's ranks in place of -n, and waits: 'srun -n 4' (with --jobs).")  # fmt: skip
 @set_option
+@backend_option
 @json_option
 @click.option("--run", "run_path", type=click.Path(), help="The folder of the search (default: a new one in runs/).")
 @click.option("--resume", type=click.Path(), help="The folder of a search to go on with.")

@@ -3,6 +3,7 @@
 from dgraph.config.load import load_config, parse_config, parse_data
 from dgraph.config.plain import plain_node, plain_parameter, to_yaml
 from dgraph.config.schema import (
+    BACKENDS,
     AffineConfig,
     Choice,
     Config,
@@ -17,6 +18,7 @@ from dgraph.config.schema import (
 )
 
 __all__ = [
+    "BACKENDS",
     "AffineConfig",
     "Choice",
     "Config",

@@ -32,6 +32,10 @@ LARGEST = ("accuracy", "top5", "r2")
 """Those of which more is better."""
 
 
+BACKENDS = ("numpy", "torch")
+"""Whose kernels a network may run on."""
+
+
 @dataclass(frozen=True)
 class Shares:
     """Which share of the samples serves for what; the three sum to 1."""
@@ -303,6 +307,7 @@ class TuneConfig:
 class Config:
     """A validated configuration.
 
+    `backend` is the library of the kernels, numpy or torch, and `device` where they run.
     `mesh` gives the sizes of the axes in order, the first the slowest; `source` is the file that it came from, `tree` its
     content with all blocks written out, `origins` the instances of blocks that layers come from, in words.
     """
@@ -310,6 +315,8 @@ class Config:
     name: str
     dtype: str
     seed: int
+    backend: str
+    device: str
     mesh: Mapping[str, int]
     data: DataConfig
     layers: tuple[LayerConfig, ...]
@@ -341,6 +348,8 @@ class Config:
             "name": self.name,
             "dtype": self.dtype,
             "seed": self.seed,
+            "backend": self.backend,
+            "device": self.device,
             "mesh": dict(self.mesh),
             "data": self.data.resolved(),
             "layers": [layer.resolved() for layer in self.layers],

@@ -1,4 +1,4 @@
-"""Readers of the small sections: mesh, splits, initial values.
+"""Readers of the small sections: mesh, device, splits, initial values.
 
 In: trees. Out: the frozen types of `dgraph.config.schema`. Promise: whatever can be known without the ops and the data
 is checked here, at its place.
@@ -77,6 +77,13 @@ def read_mesh(tree: Tree, path: str) -> Axes:
     if len(unknown) > 1 and isinstance(tree.value, dict):
         raise ConfigError("at most one mesh axis may be auto", "", tree.value[unknown[1]].place)
     return axes
+
+
+def read_device(tree: Tree, path: str) -> str:
+    """Where kernels run."""
+    if tree.value == "cuda":
+        raise ConfigError(f"{path}: there are no kernels for cuda yet", "cpu is where they run", tree.place)
+    return choice("cpu")(tree, path)
 
 
 def split_reader(axes: Axes) -> Reader[Splits]:

@@ -6,23 +6,43 @@ every op that has one at all, and gives the same numbers up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from dgraph.kernels.call import Fusion, Kernel
+from dgraph.kernels.call import Action, Array, Fusion, Kernel, Moment
 from dgraph.kernels.numpy import KERNELS
+from dgraph.kernels.numpy.update import Operands, Recipe, bind_exchange, bind_follow, bind_measure, bind_update
 
 Key = tuple[str, bool]
 """An op, and whether it is its gradient."""
 
 
 @dataclass(frozen=True)
+class Updates:
+    """What is done to parameters, each as the function of that name in `dgraph.kernels.numpy.update` has it, with the scratch of
+    `Recipe.workspace`."""
+
+    update: Callable[[Recipe, Operands, Array, Moment], Action] = bind_update
+    measure: Callable[[Recipe, str, Sequence[Operands], Array, Array, Moment], Action] = bind_measure
+    exchange: Callable[[Array, Array, Array], Action] = bind_exchange
+    follow: Callable[[Mapping[str, Any], Array, Array, Array, Moment], Action] = bind_follow
+
+
+@dataclass(frozen=True)
 class Backend:
-    """`kernels` by op; `fusions` by the ops of a chain, for those chains that take fewer passes when done together."""
+    """`kernels` by op; `fusions` by the ops of a chain, for those chains that take fewer passes when done together; `updates` of
+    parameters. `prepare` is called once a process or more often, before anything is bound."""
 
     name: str
     kernels: Mapping[Key, Kernel]
     fusions: Mapping[tuple[Key, ...], Fusion]
+    updates: Updates
+    prepare: Callable[[], None] = lambda: None
+
+    def library(self, key: Key) -> str:
+        """Whose kernel does an op: its own, or NumPy's on the same memory where it has none."""
+        return "numpy" if self.kernels[key] is KERNELS[key] else self.name
 
 
-NUMPY = Backend("numpy", KERNELS, {})
+NUMPY = Backend("numpy", KERNELS, {}, Updates())

@@ -18,6 +18,7 @@ from dgraph.graph.spec import NodeSpec
 from dgraph.layout import Mesh, assign_layout, part_readers
 from dgraph.models import expand, place_of
 from dgraph.ops import DECLARED, OPS
+from dgraph.program.backend import backend_of
 from dgraph.program.check import check_accumulated, check_data, check_judging, check_labels, check_partial
 from dgraph.program.compiled import Program
 from dgraph.program.section import described, steps_of_epoch
@@ -29,6 +30,7 @@ def compile_config(config: Config, training: bool = True) -> Program:
 
     Raises ConfigError (with a place) for what does not fit, CheckError for what a layout cannot express.
     """
+    backend = backend_of(config)
     data, specs, forward = forward_graph(config, training)
     if training:
         check_accumulated(config, data)
@@ -40,7 +42,7 @@ def compile_config(config: Config, training: bool = True) -> Program:
         optimizer = optimizer_of(config, steps_of_epoch(config, data))
         graph = add_gradients(forward, OPS, optimizer.norms) if training else forward
         layout = assign_layout(graph, mesh, OPS, config.train.shard)
-    return Program(config, data, forward, graph, layout, optimizer)
+    return Program(config, data, forward, graph, layout, optimizer, backend)
 
 
 def forward_graph(config: Config, training: bool = False) -> tuple[Description, tuple[NodeSpec, ...], Graph]:

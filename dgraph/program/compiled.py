@@ -17,7 +17,7 @@ from dgraph.data import OPENERS, Description
 from dgraph.error import CheckError
 from dgraph.graph.build import specs_of
 from dgraph.graph.node import Graph
-from dgraph.kernels.numpy import KERNELS
+from dgraph.kernels.backend import Backend
 from dgraph.layout import Layout
 from dgraph.optimizer import Optimizer
 from dgraph.plan.check import Finding, check_plan
@@ -37,6 +37,7 @@ class Program:
     graph: Graph
     layout: Layout
     optimizer: Optimizer
+    backend: Backend
 
     @property
     def ranks(self) -> int:
@@ -44,7 +45,7 @@ class Program:
 
     @cached_property
     def _orders(self) -> Mapping[str, tuple[int, ...]]:
-        return memory_orders(self.graph, KERNELS, self.config.dtype)
+        return memory_orders(self.graph, self.backend.kernels, self.config.dtype)
 
     @property
     def training(self) -> bool:
@@ -67,7 +68,7 @@ class Program:
         workspace = self.optimizer.recipe.workspace(self.config.dtype)
         batches, ahead = self.config.train.accumulate, (2 if self.training else 1) if self.prefetch else 0
         return make_schedule(
-            self.layout, plan, KERNELS, self.config.dtype, states, workspace, self._orders, batches, ahead
+            self.layout, plan, self.backend, self.config.dtype, states, workspace, self._orders, batches, ahead
         )
 
     def check(self) -> tuple[list[Finding], list[int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dgraph.program.backend import libraries
 from dgraph.program.compiled import Program
 from dgraph.schedule.turn import Turn, behind_gradients
 
@@ -15,7 +16,8 @@ COUNTED = ("messages", "sent_nbytes", "received_nbytes")
 
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
     """Bytes and messages of a training step, and memory, of some ranks: the result of `dgraph plan`. `size` is the number of all
-    ranks; `ranks` lists those asked for, each with `rank`, `peak_nbytes`, `sent_nbytes`, `messages` and, by tensor, `tensors`."""
+    ranks; `ranks` lists those asked for, each with `rank`, `peak_nbytes`, `sent_nbytes`, `messages` and, by tensor, `tensors`;
+    `libraries` are the ops by the library whose kernels do them."""
     itemsize = 4 if program.config.dtype == "float32" else 8
     late, batches = behind_gradients(program.graph), program.config.train.accumulate
     entries = []
@@ -44,4 +46,4 @@ def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
                 "tensors": tensors,
             }
         )
-    return {"size": program.ranks, "ranks": entries}
+    return {"size": program.ranks, "ranks": entries, "libraries": dict(libraries(program.graph, program.backend))}

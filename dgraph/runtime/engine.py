@@ -1,6 +1,6 @@
 """The loop: a schedule bound to memory and to a communicator, run step by step.
 
-In: a schedule, a layout, kernels, an optimizer, a feed. Out: `Engine`: `train_batch`, `forward`. Promise: all is bound before the
+In: a schedule, a layout, a backend, an optimizer, a feed. Out: `Engine`: `train_batch`, `forward`. Promise: all is bound before the
 first step; a step calls actions without arguments, one after the other, and decides nothing.
 
 State: the buffers and optimizer arrays (`store`), those that the feed fills (`fed`), the count of updates (`updates`), when it is
@@ -17,9 +17,9 @@ from time import perf_counter
 import numpy as np
 
 from dgraph.graph.node import Graph
+from dgraph.kernels.backend import Backend
 from dgraph.kernels.call import Action, Array, Moment
-from dgraph.kernels.numpy import KERNELS
-from dgraph.kernels.numpy.update import AVERAGE, Operands, bind_exchange, bind_follow, bind_measure, bind_update
+from dgraph.kernels.numpy.update import AVERAGE, Operands
 from dgraph.layout.assign import Layout
 from dgraph.optimizer import Optimizer
 from dgraph.rect import Rect
@@ -71,8 +71,10 @@ class Engine:
     """One rank at work. Making it is collective; so are `train_batch` and `forward`."""
 
     def __init__(self, schedule: Schedule, layout: Layout, communicator: Communicator, optimizer: Optimizer,
-                 feed: Feeder, seed: int = 0) -> None:  # fmt: skip
+                 backend: Backend, feed: Feeder, seed: int = 0) -> None:  # fmt: skip
         self.schedule, self.layout, self.communicator, self.optimizer = schedule, layout, communicator, optimizer
+        self.backend = backend
+        backend.prepare()
         self.store = Store(schedule, optimizer.states)
         self.updates = 0
         self.progress = Progress()
@@ -187,20 +189,21 @@ class Engine:
     def _compute(self, step: Compute) -> Action:
         call = replace(step.call, moment=self.moment)
         arrays = {port: self.store.view(place) for port, place in step.ports.items()}
-        return KERNELS[call.op, call.gradient].bind(call, arrays, self.store.scratch)
+        return self.backend.kernels[call.op, call.gradient].bind(call, arrays, self.store.scratch)
 
     def _update(self, step: Update) -> Action:
-        operands = self._operands(step, step.target[1])
+        operands, updates = self._operands(step, step.target[1]), self.backend.updates
         if step.follows:
             parameter, gradient = operands.parameter, operands.gradient
-            return bind_follow(step.attributes, parameter, gradient, self.store.scratch, self.moment)
-        return bind_update(self.optimizer.recipe_of(step.attributes), operands, self.store.scratch, self.moment)
+            return updates.follow(step.attributes, parameter, gradient, self.store.scratch, self.moment)
+        return updates.update(self.optimizer.recipe_of(step.attributes), operands, self.store.scratch, self.moment)
 
     def _measure(self, step: Measure) -> Action:
         recipe = self.optimizer.recipe_of(step.update.attributes)
         pieces = [self._operands(step.update, piece) for piece in step.pieces]
         stage = self.graph.ops[step.node].attributes["stage"]
-        return bind_measure(recipe, stage, pieces, self.store.view(step.row), self.store.scratch, self.moment)
+        row, measure = self.store.view(step.row), self.backend.updates.measure
+        return measure(recipe, stage, pieces, row, self.store.scratch, self.moment)
 
     def _operands(self, step: Update, rect: Rect) -> Operands:
         """What the update of a part of its target works on."""
@@ -219,8 +222,8 @@ class Engine:
             return [], []
         updates = [step for step in self.schedule.steps if isinstance(step, Update) and not step.follows]
         transfers = [self._flights[p.name] for p in self.graph.parameters if p.name in self._flights]
-        scratch, states = self.store.scratch, self.store.states
-        swaps = [bind_exchange(self.store.view(u.target), states[u.parameter][AVERAGE], scratch) for u in updates]
+        scratch, states, exchange = self.store.scratch, self.store.states, self.backend.updates.exchange
+        swaps = [exchange(self.store.view(u.target), states[u.parameter][AVERAGE], scratch) for u in updates]
         return swaps, [*(transfer.start for transfer in transfers), *(transfer.wait for transfer in transfers)]
 
     def _transfer(self, step: Start) -> BoundTransfer:

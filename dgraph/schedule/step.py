@@ -1,7 +1,7 @@
 """The steps of one rank, and how they are put in order.
 
-In: a layout, a plan, kernels. Out: `Schedule`: buffers and ordered steps. Promise: a transfer starts right after the last writer of
-its tensor and is waited for right before its first reader, at the same places of one global order on every rank; nothing is left
+In: a layout, a plan, a backend. Out: `Schedule`: buffers and ordered steps. Promise: a transfer starts right after the last writer
+of its tensor and is waited for right before its first reader, at the same places of one global order on every rank; nothing is left
 to be decided while running.
 """
 
@@ -13,11 +13,12 @@ from types import MappingProxyType
 
 from dgraph.graph.access import image
 from dgraph.graph.node import Attributes, Graph, OpNode
+from dgraph.kernels.backend import Backend
 from dgraph.kernels.call import Call
 from dgraph.layout.assign import Layout, OpLayout
 from dgraph.plan.make import Plan, Transfer
 from dgraph.rect import Rect
-from dgraph.schedule.buffer import Kernels, Placement, memory_orders, place_tensors
+from dgraph.schedule.buffer import Placement, memory_orders, place_tensors
 from dgraph.schedule.turn import Late, Turn, behind_gradients
 
 
@@ -125,7 +126,7 @@ NOWHERE = -1
 ITEMSIZE = MappingProxyType({"float32": 4, "float64": 8})
 
 
-def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "float32", states: int = 0,
+def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "float32", states: int = 0,
                   update_workspace: int = 0, orders: Mapping[str, tuple[int, ...]] | None = None,
                   batches: int = 1, ahead: int = 0) -> Schedule:  # fmt: skip
     """The schedule of one rank. `states`: arrays of a parameter's shape that the optimizer keeps for each;
@@ -134,7 +135,7 @@ def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "fl
     graph, itemsize = layout.graph, ITEMSIZE[dtype]
     late = behind_gradients(graph)
     if orders is None:
-        orders = memory_orders(graph, kernels, dtype)
+        orders = memory_orders(graph, backend.kernels, dtype)
     placement = place_tensors(layout, plan, orders, itemsize)
     kept = late.gradients if batches > 1 else frozenset()
     by_node = {name: _node_steps(layout, name, plan.rank, placement, dtype, kept) for name in graph.ops}
@@ -143,7 +144,7 @@ def make_schedule(layout: Layout, plan: Plan, kernels: Kernels, dtype: str = "fl
     updates = [step for step in steps if isinstance(step, Update)]
     fed = [step for step in steps if isinstance(step, Feed)]
     updated = sum(step.target[1].volume for step in updates if not step.follows)
-    workspace = [kernels[call.op, call.gradient].workspace(call) for call in calls]
+    workspace = [backend.kernels[call.op, call.gradient].workspace(call) for call in calls]
     return Schedule(
         rank=plan.rank,
         dtype=dtype,

@@ -16,7 +16,7 @@ from dgraph.config import Config
 from dgraph.error import DataError
 
 PLACEMENT = ("split", "loss_split", "update_split", "pieces", "shard")
-MAY_CHANGE = "all of train but accumulate and the kind of optimizer, mesh, splits, pieces, where the data lies"
+MAY_CHANGE = "all of train but accumulate and the kind of optimizer, backend, mesh, splits, pieces, where the data lies"
 OF_DATA = (*PLACEMENT, "path", "read", "prefetch", "keep", "fit_batch", "sets")
 
 

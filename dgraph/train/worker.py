@@ -78,8 +78,8 @@ class Worker:
         with data_place(self.program.config):
             self.source = open_source(self.spec)
         seed = self.program.config.seed
-        optimizer = self.program.optimizer
-        self.engine = Engine(schedule, self.program.layout, self.communicator, optimizer, self._feed, seed)
+        layout, optimizer, backend = self.program.layout, self.program.optimizer, self.program.backend
+        self.engine = Engine(schedule, layout, self.communicator, optimizer, backend, self._feed, seed)
         self.engine.store.initialise(self.program.graph, seed)
         self.feeder = Feeder(self.engine.fed, self._read, self.program.training, self.program.prefetch)
         self._ready: Ready | None = None
