@@ -13,7 +13,7 @@ BENCH = Path(__file__).parent.parent / "tools" / "bench.py"
 @pytest.mark.heavy
 @pytest.mark.mpi
 def test_three_steps_at_full_size():
-    command = [sys.executable, str(BENCH), "reference", "-n", "4", "--steps", "3"]
+    command = [sys.executable, str(BENCH), "--only", "reference", "-n", "4", "--steps", "3"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
     result = json.loads(run.stdout.splitlines()[-1])
     assert result["parameters"] == 936_882_178

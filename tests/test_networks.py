@@ -15,13 +15,13 @@ from dgraph.verify import difference
 from tests.scaled import config_of, scaled
 
 torch = pytest.importorskip("torch")
-from tests.peers.googlenet import GoogLeNet  # noqa: E402
-from tests.peers.inception import InceptionV3  # noqa: E402
-from tests.peers.lenet import LeNet5  # noqa: E402
-from tests.peers.resnet import ResNet50  # noqa: E402
-from tests.peers.unet import UNet3d  # noqa: E402
-from tests.peers.unit import named  # noqa: E402
-from tests.peers.vgg import VggA  # noqa: E402
+from peers.googlenet import GoogLeNet  # noqa: E402
+from peers.inception import InceptionV3  # noqa: E402
+from peers.lenet import LeNet5  # noqa: E402
+from peers.resnet import ResNet20, ResNet50  # noqa: E402
+from peers.unet import UNet3d  # noqa: E402
+from peers.unit import named  # noqa: E402
+from peers.vgg import VggA  # noqa: E402
 
 torch.set_num_threads(1)
 LIMIT = {"float64": 1e-9, "float32": 1e-4}
@@ -56,6 +56,7 @@ CASES = {
         {"divide": 8, "classes": 7, "overrides": AUXILIARY},
     ),
     "resnet50": Case("resnet50", lambda: ResNet50(7, 8), (3, 64, 64), 4, options={"divide": 8, "classes": 7}),
+    "resnet20_cifar": Case("resnet20_cifar", lambda: ResNet20(10, 4), (3, 16, 16), 4, options={"divide": 4}),
     "inception_v3": Case(
         "inception_v3", lambda: InceptionV3(7, 16, 0, False), (3, 107, 107), 4, options={"divide": 16, "classes": 7}
     ),

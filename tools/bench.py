@@ -1,197 +1,125 @@
 """Timings, each against a yardstick measured in the same run: one JSON line a case.
 
-python tools/bench.py reference            the reference network at full size on 4 ranks (10 GiB of memory, minutes)
-python tools/bench.py reference --set data.batch=32 -n 2
-python tools/bench.py prefetch -n 1        a reader that sleeps for 0.8 of a step, with and without batches read ahead
+python tools/bench.py                             all cases; those that cannot be measured here say why
+python tools/bench.py --only eager --quick        a training step on one rank against PyTorch, in fewer pairs
+python tools/bench.py --only eager.lenet5 --backend numpy
+python tools/bench.py --only reference --set data.batch=32 -n 2
+
+Every family of cases runs in processes of its own, with one thread a rank.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
+import subprocess
 import sys
-from pathlib import Path
-from time import perf_counter, sleep
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
 
-from dgraph.runtime.environment import launched, set_threads
+from dgraph.runtime.environment import THREAD_VARIABLES, launched
 
-set_threads()
+if launched() is None:
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
 
-import numpy as np  # noqa: E402
+from bench_row import PAIRS, QUICK_PAIRS, SECONDS, Options, Row, Skipped
+from dgraph.runtime.connect import connected
+from dgraph.runtime.launch import launch
 
-from dgraph.config import load_config  # noqa: E402
-from dgraph.data import Source  # noqa: E402
-from dgraph.kernels.call import Array  # noqa: E402
-from dgraph.program import compile_config  # noqa: E402
-from dgraph.rect import Rect  # noqa: E402
-from dgraph.runtime.communicator import Communicator  # noqa: E402
-from dgraph.runtime.connect import connected  # noqa: E402
-from dgraph.runtime.launch import launch  # noqa: E402
-from dgraph.schedule.step import Compute, Schedule  # noqa: E402
-from dgraph.train import Worker  # noqa: E402
-
-CONFIGS = Path(__file__).parent.parent / "configs"
-CONTRACTIONS = ("tiled", "conv", "linear")
-GEMM = 1536
-SLOWED, ROUNDS = 0.8, 3
+BACKENDS = ("torch", "numpy")
 
 
-def flops(schedule: Schedule) -> int:
-    """Floating-point operations of one rank's contractions in a training step: two a point, once for every result."""
-    total = 0
-    for step in schedule.steps:
-        if isinstance(step, Compute) and step.call.op in CONTRACTIONS:
-            results = sum(port.endswith(".delta") and port != "output.delta" for port in step.call.rects)
-            total += 2 * step.call.piece.volume * (results if step.call.gradient else 1)
-    return total
+@dataclass(frozen=True)
+class Family:
+    """Cases that one module measures: `run(options)` there, or with ranks `run(options, communicator)`; both give rows."""
+
+    module: str
+    ranks: int | None = None
 
 
-def gemm_seconds(communicator: Communicator, seconds: float) -> tuple[int, float]:
-    """Square products of all ranks at once: operations of this rank, and the seconds they took."""
-    a, b = (np.random.default_rng(k).random((GEMM, GEMM), dtype=np.float32) for k in range(2))
-    out = np.empty_like(a)
-    np.matmul(a, b, out=out)
-    communicator.barrier()
-    start, count = perf_counter(), 0
-    while perf_counter() - start < seconds:
-        np.matmul(a, b, out=out)
-        count += 1
-    return 2 * GEMM**3 * count, perf_counter() - start
+FAMILIES = {
+    "eager": Family("bench_torch"),
+    "compiled": Family("bench_torch"),
+    "reference": Family("bench_reference", 4),
+    "prefetch": Family("bench_prefetch", 1),
+}
+EXTRAS = ("torch", "jax")
 
 
-def total(communicator: Communicator, value: float) -> float:
-    """The sum over ranks, on all of them."""
-    parts = communicator.gather(json.dumps(value).encode())
-    result = json.dumps(sum(map(json.loads, parts))).encode() if parts else None
-    return float(json.loads(communicator.broadcast(result)))
+def rows_of(name: str, options: Options) -> Iterator[Row | Skipped]:
+    """The rows of a family, on this rank of it."""
+    family = FAMILIES[name]
+    try:
+        module = import_module(family.module)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        yield Skipped(name, f"{error.name} is not installed (pip install '.[bench]')")
+        return
+    if family.ranks is None:
+        yield from module.run(options)
+        return
+    with connected(lambda: name) as communicator:
+        for row in module.run(options, communicator):
+            if communicator.rank == 0:
+                yield row
 
 
-def gemm_rate(communicator: Communicator) -> float:
-    """Operations a second of plain SGEMM, all ranks together."""
-    done, seconds = gemm_seconds(communicator, 4.0)
-    return total(communicator, done / seconds)
+def measure(name: str, options: Options, ranks: int | None) -> int:
+    """One family, in this process or on ranks that it starts; each row is printed when it is done."""
+    wanted = ranks or FAMILIES[name].ranks or 1
+    if launched() is None and wanted > 1:
+        return launch(wanted, sys.argv[1:], program=(sys.executable, os.path.abspath(__file__)))
+    for row in rows_of(name, options):
+        print(row.line(), flush=True)
+    return 0
 
 
-def reference(communicator: Communicator, overrides: list[str], steps: int) -> None:
-    """Seconds of a training step of the reference network, beside what SGEMM reaches before and after it."""
-    program = compile_config(load_config(CONFIGS / "reference.yaml", overrides, communicator.size))
-    worker = Worker(program, communicator)
-    batches = worker.batches("train", shuffle=True)
-    before = gemm_rate(communicator)
-    seconds = []
-    for step in range(steps):
-        communicator.barrier()
-        start = perf_counter()
-        worker.train_step(batches.indices(*divmod(step, batches.steps)))
-        communicator.barrier()
-        seconds.append(perf_counter() - start)
-    after = gemm_rate(communicator)
-    work = total(communicator, flops(worker.engine.schedule))
-    peak = total(communicator, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    planned = total(communicator, worker.engine.schedule.peak_nbytes)
-    median = sorted(seconds)[len(seconds) // 2]
-    rate, gemm = work / median, (before + after) / 2
-    if communicator.rank == 0:
-        result = {
-            "case": "reference",
-            "ranks": communicator.size,
-            "parameters": sum(int(np.prod(p.dim)) for p in program.graph.parameters),
-            "seconds_per_step": seconds,
-            "gflops": rate / 1e9,
-            "sgemm_gflops": gemm / 1e9,
-            "share_of_sgemm": rate / gemm,
-            "goal": 0.70,
-            "met": rate / gemm >= 0.70,
-            "peak_gib": peak / 2**30,
-            "planned_gib": planned / 2**30,
-        }
-        print(json.dumps(result), flush=True)
-
-
-class Slow:
-    """A source whose reads sleep: `seconds` a sample."""
-
-    def __init__(self, source: Source) -> None:
-        self._source, self.seconds = source, 0.0
-        self.samples, self.shape = source.samples, source.shape
-        self.classes, self.label_shape = source.classes, source.label_shape
-
-    def read(self, indices: Array, rect: Rect) -> Array:
-        """As `Source.read`."""
-        sleep(self.seconds * len(indices))
-        return self._source.read(indices, rect)
-
-    def labels(self, indices: Array, rect: Rect) -> Array:
-        """As `Source.labels`."""
-        return self._source.labels(indices, rect)
-
-
-def step_seconds(worker: Worker, steps: int, ahead: bool) -> list[float]:
-    """Seconds of each of some steps, the first ones left out; with `ahead`, each is told of the next."""
-    batches = worker.training_batches(shuffle=True)
-    seconds = []
-    for _ in range(steps + 2):
-        now, following = (batches.indices(*divmod(worker.step + k, batches.steps)) for k in (0, 1))
-        worker.communicator.barrier()
-        start = perf_counter()
-        worker.train_step(now, following=following if ahead else None)
-        worker.communicator.barrier()
-        seconds.append(perf_counter() - start)
-    return seconds[2:]
-
-
-def prefetch(communicator: Communicator, overrides: list[str], steps: int) -> None:
-    """Seconds of a training step of the residual network, and with a reader slowed to 0.8 of that, read ahead or not."""
-    settings = ["data.prefetch=true", *overrides]
-    program = compile_config(load_config(CONFIGS / "residual.yaml", settings, communicator.size))
-    worker = Worker(program, communicator)
-    slow = worker.source = Slow(worker.source)
-    step_seconds(worker, 3, ahead=False)
-    rows = max(fed["raw_data"][1].size[0] for fed in worker.engine.fed.values())
-    found: dict[str, list[float]] = {"plain": [], "ahead": [], "behind": []}
-    for _ in range(ROUNDS):
-        slow.seconds = 0.0
-        found["plain"] += step_seconds(worker, steps, ahead=False)
-        step = float(np.median(found["plain"][-steps:]))
-        slow.seconds = SLOWED * total(communicator, step) / communicator.size / rows
-        found["ahead"] += step_seconds(worker, steps, ahead=True)
-        found["behind"] += step_seconds(worker, steps, ahead=False)
-    if communicator.rank == 0:
-        plain, ahead, behind = (float(np.median(seconds)) for seconds in found.values())
-        result = {
-            "case": "prefetch",
-            "ranks": communicator.size,
-            "seconds_per_step": plain,
-            "slowed_seconds": ahead,
-            "slowed_seconds_without": behind,
-            "growth": ahead / plain - 1,
-            "growth_without": behind / plain - 1,
-            "goal": 0.05,
-            "met": ahead / plain - 1 <= 0.05,
-        }
-        print(json.dumps(result), flush=True)
-
-
-CASES = {"reference": (reference, 3), "prefetch": (prefetch, 8)}
-"""Each with how many steps it takes unless told otherwise."""
+def chosen(only: tuple[str, ...]) -> list[str]:
+    """The families that have to do with what was asked for."""
+    return [name for name in FAMILIES if not only or any(case.partition(".")[0] == name for case in only)]
 
 
 def main() -> int:
-    """Starts the ranks, or is one of them."""
+    """Measures one family here, or each of several in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("case", choices=[*CASES])
-    parser.add_argument("-n", "--ranks", type=int, default=4)
-    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="CASE", help=f"of {', '.join(FAMILIES)}; or eager.lenet5"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer pairs")
+    parser.add_argument("--backend", action="append", choices=BACKENDS, help="may be given again (default: all)")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="override a value of the config")
+    parser.add_argument("-n", "--ranks", type=int)
     parser.add_argument("--steps", type=int)
-    options = parser.parse_args()
-    if launched() is None and options.ranks > 1:
-        return launch(options.ranks, sys.argv[1:], program=(sys.executable, os.path.abspath(__file__)))
-    with connected(lambda: options.case) as communicator:
-        case, steps = CASES[options.case]
-        case(communicator, options.overrides, options.steps or steps)
-    return 0
+    asked = parser.parse_args()
+    only = tuple(asked.only)
+    for name in (case.partition(".")[0] for case in only):
+        if name not in FAMILIES:
+            parser.error(f"no case {name!r}; there are {', '.join(FAMILIES)}")
+    pairs, seconds = (QUICK_PAIRS, 0.0) if asked.quick else (PAIRS, SECONDS)
+    backends = tuple(asked.backend or BACKENDS)
+    options = Options(only, backends, pairs, seconds, tuple(asked.overrides), asked.steps)
+    names = chosen(only)
+    if len(names) == 1:
+        return measure(names[0], options, asked.ranks)
+    given = sys.argv[1:]
+    status = 0
+    for name in names:
+        wanted = [case for case in only if case.partition(".")[0] == name] or [name]
+        asking = [word for case in wanted for word in ("--only", case)]
+        status |= subprocess.run([sys.executable, __file__, *_without_only(given), *asking], check=False).returncode
+    return status
+
+
+def _without_only(arguments: list[str]) -> list[str]:
+    """The arguments but for `--only CASE`."""
+    kept, skip = [], False
+    for word in arguments:
+        if not skip and word != "--only" and not word.startswith("--only="):
+            kept.append(word)
+        skip = word == "--only"
+    return kept
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
 """VGG-A, the network of 11 layers of Simonyan and Zisserman 2014."""
 
-from torch import nn
+from typing import Any
 
-from tests.peers.unit import Classifier, Unit
+from torch import Tensor, nn
+
+from peers.unit import Classifier, Unit
 
 
 class Stage(nn.Module):
-    def __init__(self, given, channels, count):
+    def __init__(self, given: int, channels: int, count: int) -> None:
         super().__init__()
         before = [given] + [channels] * (count - 1)
         self.conv = nn.Sequential(*(Unit(c, channels, 3, padding=1) for c in before))
         self.pool = nn.MaxPool2d(2)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         return self.pool(self.conv(x))
 
 
 class VggA(nn.Module):
-    def __init__(self, extent=224, classes=1000, divide=1, dropout=0.5):
+    def __init__(self, extent: int = 224, classes: int = 1000, divide: int = 1, dropout: float = 0.5) -> None:
         super().__init__()
         wide = [c // divide for c in (64, 128, 256, 512, 512)]
         hidden = 4096 // divide
@@ -31,7 +33,7 @@ class VggA(nn.Module):
         self.classifier = Classifier(hidden, classes)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4, self.stage5):
             x = stage(x)
         x = self.dropout(self.hidden1(x.flatten(1)).relu())

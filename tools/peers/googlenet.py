@@ -1,15 +1,18 @@
 """GoogLeNet (Szegedy et al. 2014), with both auxiliary heads."""
 
-import torch
-from torch import nn
+from collections.abc import Sequence
+from typing import Any
 
-from tests.peers.unit import Classifier, Unit
+import torch
+from torch import Tensor, nn
+
+from peers.unit import Classifier, Unit
 
 
 class Inception(nn.Module):
     """`channels`: 1 x 1; 3 x 3 reduced and full; 5 x 5 reduced and full; behind the pooling."""
 
-    def __init__(self, given, channels):
+    def __init__(self, given: int, channels: Sequence[int]) -> None:
         super().__init__()
         one, reduce3, three, reduce5, five, pooled = channels
         self.one = Unit(given, one, 1)
@@ -20,7 +23,7 @@ class Inception(nn.Module):
         self.pool = nn.MaxPool2d(3, 1, 1)
         self.project = Unit(given, pooled, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         branches = self.one(x), self.three(self.reduce3(x)), self.five(self.reduce5(x)), self.project(self.pool(x))
         return torch.cat(branches, 1)
 
@@ -28,7 +31,7 @@ class Inception(nn.Module):
 class Head(nn.Module):
     """An auxiliary classifier on a map of `extent` x `extent`."""
 
-    def __init__(self, given, extent, classes, divide, dropout):
+    def __init__(self, given: int, extent: int, classes: int, divide: int, dropout: float) -> None:
         super().__init__()
         places = ((extent - 5) // 3 + 1) ** 2
         self.pool = nn.AvgPool2d(5, 3)
@@ -37,7 +40,7 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = Classifier(1024 // divide, classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         x = self.hidden(self.conv(self.pool(x)).flatten(1)).relu()
         return self.classifier(self.dropout(x))
 
@@ -56,7 +59,14 @@ MODULES = {
 
 
 class GoogLeNet(nn.Module):
-    def __init__(self, extent=224, classes=1000, divide=1, dropout=(0.4, 0.7), heads=True):
+    def __init__(
+        self,
+        extent: int = 224,
+        classes: int = 1000,
+        divide: int = 1,
+        dropout: tuple[float, float] = (0.4, 0.7),
+        heads: bool = True,
+    ) -> None:
         super().__init__()
         self.conv1 = Unit(3, 64 // divide, 7, stride=2, padding=3)
         self.reduce2 = Unit(64 // divide, 64 // divide, 1)
@@ -74,11 +84,16 @@ class GoogLeNet(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.dropout = nn.Dropout(dropout[0])
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         x = self.norm(self.pool(self.conv1(x)))
         x = self.pool(self.norm(self.conv2(self.reduce2(x))))
-        x = a = self.inception4a(self.pool(self.inception3b(self.inception3a(x))))
-        x = d = self.inception4d(self.inception4c(self.inception4b(x)))
-        x = self.inception5b(self.inception5a(self.pool(self.inception4e(x))))
+        x = a = self._modules_of(self.pool(self._modules_of(x, "3a", "3b")), "4a")
+        x = d = self._modules_of(x, "4b", "4c", "4d")
+        x = self._modules_of(self.pool(self._modules_of(x, "4e")), "5a", "5b")
         scores = self.classifier(self.dropout(x.mean((2, 3))))
         return (scores, self.aux1(a), self.aux2(d)) if hasattr(self, "aux1") else (scores,)
+
+    def _modules_of(self, x: Tensor, *names: str) -> Tensor:
+        for name in names:
+            x = self.get_submodule(f"inception{name}")(x)
+        return x

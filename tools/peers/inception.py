@@ -1,25 +1,27 @@
 """Inception-v3 (Szegedy, Vanhoucke, Ioffe, Shlens and Wojna 2015), with or without the auxiliary head."""
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tests.peers.unit import Classifier, Unit
+from peers.unit import Classifier, Size, Unit
 
 
-def normed(given, channels, size, **window):
+def normed(given: int, channels: int, size: Size, **window: Any) -> Unit:
     return Unit(given, channels, size, norm=True, epsilon=1e-3, **window)
 
 
-def square(given, channels, size):
+def square(given: int, channels: int, size: int) -> Unit:
     return normed(given, channels, size, padding=size // 2)
 
 
-def wide(given, channels, size=7):
+def wide(given: int, channels: int, size: int = 7) -> Unit:
     """A row of places."""
     return normed(given, channels, (1, size), padding=(0, size // 2))
 
 
-def tall(given, channels, size=7):
+def tall(given: int, channels: int, size: int = 7) -> Unit:
     """A column of places."""
     return normed(given, channels, (size, 1), padding=(size // 2, 0))
 
@@ -27,7 +29,7 @@ def tall(given, channels, size=7):
 class Module35(nn.Module):
     """1 x 1, 5 x 5, 3 x 3 twice, and pooling, side by side."""
 
-    def __init__(self, given, pooled, d):
+    def __init__(self, given: int, pooled: int, d: int) -> None:
         super().__init__()
         self.one = normed(given, 64 // d, 1)
         self.reduce5 = normed(given, 48 // d, 1)
@@ -38,7 +40,7 @@ class Module35(nn.Module):
         self.pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
         self.project = normed(given, pooled, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         three = self.three2(self.three1(self.reduce3(x)))
         return torch.cat((self.one(x), self.five(self.reduce5(x)), three, self.project(self.pool(x))), 1)
 
@@ -46,7 +48,7 @@ class Module35(nn.Module):
 class Reduction17(nn.Module):
     """Half as many places: 3 x 3, 3 x 3 twice, and pooling, side by side."""
 
-    def __init__(self, given, d):
+    def __init__(self, given: int, d: int) -> None:
         super().__init__()
         self.three = normed(given, 384 // d, 3, stride=2)
         self.reduce = normed(given, 64 // d, 1)
@@ -54,14 +56,14 @@ class Reduction17(nn.Module):
         self.three2 = normed(96 // d, 96 // d, 3, stride=2)
         self.pool = nn.MaxPool2d(3, 2)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         return torch.cat((self.three(x), self.three2(self.three1(self.reduce(x))), self.pool(x)), 1)
 
 
 class Module17(nn.Module):
     """1 x 1, 7 x 7, 7 x 7 twice, each as a row and a column, and pooling, side by side."""
 
-    def __init__(self, given, channels, d):
+    def __init__(self, given: int, channels: int, d: int) -> None:
         super().__init__()
         full = 192 // d
         self.one = normed(given, full, 1)
@@ -76,7 +78,7 @@ class Module17(nn.Module):
         self.pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
         self.project = normed(given, full, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         seven = self.tall(self.wide(self.reduce(x)))
         twice = self.wide2(self.tall2(self.wide1(self.tall1(self.reduce2(x)))))
         return torch.cat((self.one(x), seven, twice, self.project(self.pool(x))), 1)
@@ -85,7 +87,7 @@ class Module17(nn.Module):
 class Reduction8(nn.Module):
     """Half as many places: 3 x 3, 7 x 7 and 3 x 3, and pooling, side by side."""
 
-    def __init__(self, given, d):
+    def __init__(self, given: int, d: int) -> None:
         super().__init__()
         full = 192 // d
         self.reduce = normed(given, full, 1)
@@ -96,7 +98,7 @@ class Reduction8(nn.Module):
         self.three7 = normed(full, full, 3, stride=2)
         self.pool = nn.MaxPool2d(3, 2)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         seven = self.three7(self.tall(self.wide(self.reduce7(x))))
         return torch.cat((self.three(self.reduce(x)), seven, self.pool(x)), 1)
 
@@ -104,7 +106,7 @@ class Reduction8(nn.Module):
 class Module8(nn.Module):
     """1 x 1, a row beside a column, 3 x 3 and a row beside a column, and pooling, side by side."""
 
-    def __init__(self, given, d):
+    def __init__(self, given: int, d: int) -> None:
         super().__init__()
         half = 384 // d
         self.one = normed(given, 320 // d, 1)
@@ -118,7 +120,7 @@ class Module8(nn.Module):
         self.pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
         self.project = normed(given, 192 // d, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         near, far = self.reduce(x), self.three(self.reduce3(x))
         parts = self.one(x), self.wide(near), self.tall(near), self.wide3(far), self.tall3(far)
         return torch.cat((*parts, self.project(self.pool(x))), 1)
@@ -127,19 +129,21 @@ class Module8(nn.Module):
 class Head(nn.Module):
     """The auxiliary classifier; `size` is that of its second convolution."""
 
-    def __init__(self, given, classes, size, d):
+    def __init__(self, given: int, classes: int, size: int, d: int) -> None:
         super().__init__()
         self.pool = nn.AvgPool2d(5, 3)
         self.conv1 = normed(given, 128 // d, 1)
         self.conv2 = normed(128 // d, 768 // d, size)
         self.classifier = Classifier(768 // d, classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         return self.classifier(self.conv2(self.conv1(self.pool(x))).mean((2, 3)))
 
 
 class InceptionV3(nn.Module):
-    def __init__(self, classes=1000, divide=1, dropout=0.5, head=True, head_size=5):
+    def __init__(
+        self, classes: int = 1000, divide: int = 1, dropout: float = 0.5, head: bool = True, head_size: int = 5
+    ) -> None:
         super().__init__()
         d = divide
         self.conv1 = normed(3, 32 // d, 3, stride=2)
@@ -159,7 +163,7 @@ class InceptionV3(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = Classifier(2048 // d, classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         x = self.pool(self.conv3(self.conv2(self.conv1(x))))
         x = self.pool(self.conv5(self.conv4(x)))
         middle = self.module17(self.reduction17(self.module35(x)))

@@ -1,0 +1,40 @@
+"""The cases of tools/bench.py on small networks, each in one pair: what is measured runs, and rows say what they should."""
+
+import json
+
+import pytest
+
+from bench_row import Options, Row, geometric_mean, row_of
+
+ONCE = Options(pairs=1, seconds=0)
+
+
+def test_a_ratio_is_the_median_of_those_of_pairs():
+    row = row_of("a", [(1.0, 2.0), (9.0, 3.0), (3.0, 4.0)], 0.75, {"pairs": 3})
+    assert json.loads(row.line()) == {
+        "case": "a", "ours_seconds": 3.0, "theirs_seconds": 3.0, "ratio": 0.75, "goal": 0.75, "met": True, "pairs": 3,
+    }  # fmt: skip
+    assert Row("b", 1.0, 2.0, 0.5, 0.6, least=True).met is False
+    assert Row("c", 1.0, 2.0, 0.5).met is None
+
+
+def test_a_geometric_mean():
+    mean = geometric_mean("mean", [Row("a", 1.0, 2.0, 0.5), Row("b", 4.0, 2.0, 2.0)], 0.9)
+    assert (mean.ours_seconds, mean.theirs_seconds, mean.ratio, mean.met) == pytest.approx((2.0, 2.0, 1.0, False))
+
+
+def test_cases_are_chosen_by_the_beginnings_of_their_names():
+    options = Options(only=("eager.lenet5", "compiled"))
+    wanted = {name: options.wants(name) for name in ("eager.lenet5", "eager.lenet", "compiled.unet3d", "eager.vgg_a")}
+    assert wanted == {"eager.lenet5": True, "eager.lenet": False, "compiled.unet3d": True, "eager.vgg_a": False}
+    assert Options().wants("eager.vgg_a")
+
+
+def test_a_step_beside_that_of_pytorch():
+    pytest.importorskip("torch")
+    bench = pytest.importorskip("bench_torch")
+    (row,) = bench.rows("eager.lenet5", bench.Network("lenet5", bench.LeNet5, 2), ONCE, compiled=False)
+    assert (row.case, row.goal, row.more["backend"], row.more["pairs"]) == ("eager.lenet5", None, "numpy", 1)
+    assert row.ratio == row.ours_seconds / row.theirs_seconds
+    with pytest.raises(ValueError, match="only one side has"):
+        next(bench.rows("eager.vgg_a", bench.Network("lenet5", lambda: bench.VggA(64, 7, 64), 2), ONCE, compiled=False))

@@ -1,0 +1,126 @@
+"""What all cases have in common: two sides in turn, medians, ratios pair by pair, one JSON line a row.
+
+In: callables without arguments. Out: rows. Promise: both sides are measured in one process, one after the other, as often as each
+other; the ratio of a row is the median of the ratios of its pairs, so that what slows the machine for a while slows both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, log
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+PAIRS, QUICK_PAIRS = 7, 3
+SECONDS = 3.0
+"""Short sides are measured in more pairs than wanted, until so much time is spent."""
+
+Side = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for. `only`: cases by name, or by the beginnings of their names; none: all of them."""
+
+    only: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ("numpy",)
+    pairs: int = PAIRS
+    seconds: float = SECONDS
+    overrides: tuple[str, ...] = ()
+    """Of the config of a case, for trying things out."""
+    steps: int | None = None
+
+    def wants(self, case: str) -> bool:
+        """Whether a case, such as `eager.lenet5`, is to be measured."""
+        return not self.only or any(f"{case}.".startswith(f"{name}.") for name in self.only)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case. A `goal` is the most that the ratio may be, or with `least` the least that it has to be; None: it is met with others,
+    in a row of their mean."""
+
+    case: str
+    ours_seconds: float
+    theirs_seconds: float
+    ratio: float
+    goal: float | None = None
+    least: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return self.ratio >= self.goal if self.least else self.ratio <= self.goal
+
+    def line(self) -> str:
+        """One JSON object."""
+        values = {
+            "case": self.case,
+            "ours_seconds": self.ours_seconds,
+            "theirs_seconds": self.theirs_seconds,
+            "ratio": round(self.ratio, 4),
+            "goal": self.goal,
+            "met": self.met,
+        }
+        return json.dumps({**values, **({"least": True} if self.least else {}), **self.more})
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A case that cannot be measured here, and why."""
+
+    case: str
+    why: str
+
+    def line(self) -> str:
+        """One JSON object."""
+        return json.dumps({"case": self.case, "skipped": self.why})
+
+
+def seconds_of(side: Side) -> float:
+    """How long it takes once."""
+    start = perf_counter()
+    side()
+    return perf_counter() - start
+
+
+def in_turn(sides: Sequence[Side], options: Options) -> list[list[float]]:
+    """Seconds of every side, round by round: as many rounds as asked for, more while they are short."""
+    rounds: list[list[float]] = []
+    start = perf_counter()
+    while len(rounds) < options.pairs or perf_counter() - start < options.seconds:
+        rounds.append([seconds_of(side) for side in sides])
+    return rounds
+
+
+def compare(case: str, ours: Side, theirs: Side, options: Options, goal: float | None = None,
+            more: Mapping[str, Any] | None = None) -> Row:  # fmt: skip
+    """Our side against theirs; both have been run before, so that what is done once is done."""
+    rounds = in_turn((ours, theirs), options)
+    return row_of(case, rounds, goal, {"pairs": len(rounds), **(more or {})})
+
+
+def row_of(case: str, rounds: Sequence[Sequence[float]], goal: float | None, more: Mapping[str, Any]) -> Row:
+    """The row of rounds of (our seconds, their seconds)."""
+    ours, theirs = (median(side) for side in zip(*rounds, strict=True))
+    ratio = median(mine / other for mine, other in rounds)
+    return Row(case, ours, theirs, ratio, goal, more=more)
+
+
+def geometric_mean(case: str, rows: Iterable[Row], goal: float, more: Mapping[str, Any] | None = None) -> Row:
+    """The mean of the ratios of some rows; its seconds are means, too."""
+
+    def mean(values: Iterable[float]) -> float:
+        logs = [log(value) for value in values]
+        return exp(sum(logs) / len(logs))
+
+    rows = list(rows)
+    seconds = mean(row.ours_seconds for row in rows), mean(row.theirs_seconds for row in rows)
+    return Row(case, *seconds, mean(row.ratio for row in rows), goal, more={"rows": len(rows), **(more or {})})
