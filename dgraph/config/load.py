@@ -17,8 +17,8 @@ from dgraph.config.data import data_reader
 from dgraph.config.layer import layers_reader, nodes_reader, parameters_reader
 from dgraph.config.path import Override, override, read_override
 from dgraph.config.reader import REQUIRED, Key, choice, fault, integer, optional, record, text
-from dgraph.config.schema import BACKENDS, Config, DataConfig, LayerConfig
-from dgraph.config.section import Axes, read_device, read_mesh, split_reader
+from dgraph.config.schema import BACKENDS, PROGRESS, Config, DataConfig, LayerConfig
+from dgraph.config.section import Axes, read_device, read_mesh, read_overlap, split_reader
 from dgraph.config.source import Tree, decode, parse
 from dgraph.config.train import read_train
 from dgraph.config.tune import read_tune
@@ -91,6 +91,8 @@ def _read_config(tree: Tree, origins: Mapping[str, str], file: str, ranks: int |
         "seed": Key(integer(0), 0),
         "backend": Key(choice(*BACKENDS), BACKENDS[0]),
         "device": Key(read_device, "cpu"),
+        "overlap": Key(read_overlap, None),
+        "progress": Key(choice(*PROGRESS), PROGRESS[0]),
         "mesh": Key(lambda value, path: mesh, mesh),
         "data": Key(data_reader(axes if ranks is None else mesh, file), REQUIRED),
         "layers": Key(layers_reader(split, origins), ()),

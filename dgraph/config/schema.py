@@ -34,6 +34,8 @@ LARGEST = ("accuracy", "top5", "r2")
 
 BACKENDS = ("numpy", "torch")
 """Whose kernels a network may run on."""
+PROGRESS = ("auto", "polls", "thread")
+"""How transfers advance while a rank computes."""
 
 
 @dataclass(frozen=True)
@@ -307,7 +309,9 @@ class TuneConfig:
 class Config:
     """A validated configuration.
 
-    `backend` is the library of the kernels, numpy or torch, and `device` where they run.
+    `backend` is the library of the kernels, numpy or torch, and `device` where they run. `overlap`: whether computation is cut so
+    that communication hides behind it (None: where that pays); `progress` is how transfers advance meanwhile: by looks between
+    nodes (polls), or by a thread beside them (thread, and auto where ranks are on several hosts).
     `mesh` gives the sizes of the axes in order, the first the slowest; `source` is the file that it came from, `tree` its
     content with all blocks written out, `origins` the instances of blocks that layers come from, in words.
     """
@@ -317,6 +321,8 @@ class Config:
     seed: int
     backend: str
     device: str
+    overlap: bool | None
+    progress: str
     mesh: Mapping[str, int]
     data: DataConfig
     layers: tuple[LayerConfig, ...]
@@ -350,6 +356,8 @@ class Config:
             "seed": self.seed,
             "backend": self.backend,
             "device": self.device,
+            "overlap": "auto" if self.overlap is None else self.overlap,
+            "progress": self.progress,
             "mesh": dict(self.mesh),
             "data": self.data.resolved(),
             "layers": [layer.resolved() for layer in self.layers],

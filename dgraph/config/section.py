@@ -1,4 +1,4 @@
-"""Readers of the small sections: mesh, device, splits, initial values.
+"""Readers of the small sections: mesh, device, overlap, splits, initial values.
 
 In: trees. Out: the frozen types of `dgraph.config.schema`. Promise: whatever can be known without the ops and the data
 is checked here, at its place.
@@ -77,6 +77,13 @@ def read_mesh(tree: Tree, path: str) -> Axes:
     if len(unknown) > 1 and isinstance(tree.value, dict):
         raise ConfigError("at most one mesh axis may be auto", "", tree.value[unknown[1]].place)
     return axes
+
+
+def read_overlap(tree: Tree, path: str) -> bool | None:
+    """Whether computation is cut so that communication hides behind it; None for `auto`."""
+    if isinstance(tree.value, bool) or tree.value == "auto":
+        return None if tree.value == "auto" else tree.value
+    raise fault(tree, path, "auto, true or false")
 
 
 def read_device(tree: Tree, path: str) -> str:

@@ -14,6 +14,8 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from dgraph.runtime.pulse import Pulse
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -52,6 +54,8 @@ class Communicator(Protocol):
 
     rank: int
     size: int
+    spread: bool
+    """Whether not all of them are on one host."""
     host: str
     mpi: str
 
@@ -82,6 +86,12 @@ class Communicator(Protocol):
     def abort(self, status: int) -> NoReturn:
         """End all ranks now, with this exit status (1 to 255). Local, from any state."""
 
+    def pulse(self) -> Pulse | None:
+        """A thread that makes progress while it is told that something is under way; None where exchanges advance without one.
+
+        Raises CheckError where other threads may not talk to this MPI. Local.
+        """
+
     def close(self) -> None:
         """Give back what the communicator holds, when no exchange is under way. Collective; nothing may follow."""
 
@@ -105,6 +115,7 @@ class OneRank:
 
     rank = 0
     size = 1
+    spread = False
     mpi = "none"
 
     def __init__(self) -> None:
@@ -134,6 +145,9 @@ class OneRank:
 
     def split(self, part: int) -> Communicator:
         return OneRank()
+
+    def pulse(self) -> Pulse | None:
+        return None
 
     def abort(self, status: int) -> NoReturn:
         raise SystemExit(status)

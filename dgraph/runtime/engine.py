@@ -68,16 +68,17 @@ class Run:
 
 
 class Engine:
-    """One rank at work. Making it is collective; so are `train_batch` and `forward`."""
+    """One rank at work. Making it is collective; so are `train_batch` and `forward`. `thread`: whether a thread makes progress
+    while this one computes."""
 
     def __init__(self, schedule: Schedule, layout: Layout, communicator: Communicator, optimizer: Optimizer,
-                 backend: Backend, feed: Feeder, seed: int = 0) -> None:  # fmt: skip
+                 backend: Backend, feed: Feeder, seed: int = 0, thread: bool = False) -> None:  # fmt: skip
         self.schedule, self.layout, self.communicator, self.optimizer = schedule, layout, communicator, optimizer
         self.backend = backend
         backend.prepare()
         self.store = Store(schedule, optimizer.states)
         self.updates = 0
-        self.progress = Progress()
+        self.progress = Progress(communicator.pulse() if thread else None)
         self.moment = Moment(seed)
         self.fed: dict[str, Mapping[str, tuple[Array, Rect]]] = {}
         self._feed = feed
@@ -111,6 +112,10 @@ class Engine:
             self.moment.share = self.optimizer.share(self.updates)
         self.moment.training = True
         self._run(self._runs[first, last], recorder)
+
+    def actions_of_batch(self, first: bool = True, last: bool = True) -> Run:
+        """What `train_batch` does, action by action."""
+        return self._runs[first, last]
 
     def forward(self, recorder: Recorder | None = None) -> None:
         """The forward nodes alone, as in an evaluation. Collective."""

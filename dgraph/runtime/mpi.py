@@ -18,6 +18,7 @@ from mpi4py import MPI
 
 from dgraph.error import CheckError
 from dgraph.runtime.communicator import Array, Exchange, Message, Nothing
+from dgraph.runtime.pulse import Pulse
 
 LARGEST_NBYTES = 1 << 30
 # Measured with 4 ranks on 2 cores: 100 yields answer a small message in 7 us, and naps that grow to 0.1 ms keep the time
@@ -108,15 +109,16 @@ def _datatype(dtype: np.dtype[np.generic]) -> MPI.Datatype:
         raise CheckError(f"MPI cannot sum values of type {dtype}", "sum in float32 or float64") from None
 
 
-def _is_crowded(world: MPI.Intracomm) -> bool:
-    """Whether the ranks of this node outnumber the cores that they may use. Collective."""
+def _is_crowded(world: MPI.Intracomm) -> tuple[bool, bool]:
+    """Whether the ranks of this node outnumber the cores that they may use, and whether there are other nodes. Collective."""
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     mask = np.zeros(max(os.cpu_count() or 1, 1 + max(os.sched_getaffinity(0))), dtype=np.uint8)
     mask[list(os.sched_getaffinity(0))] = 1
     node.Allreduce(MPI.IN_PLACE, mask, MPI.MAX)
     crowded = node.size > int(mask.sum())
+    spread = node.size < world.size
     node.Free()
-    return crowded
+    return crowded, spread
 
 
 def _library() -> str:
@@ -140,7 +142,9 @@ class MPICommunicator:
     ) -> None:
         self._world = world.Dup()
         self._largest = largest
-        self._patient = _is_crowded(world) if patient is None else patient
+        crowded, self.spread = _is_crowded(world)
+        self._patient = crowded if patient is None else patient
+        self._pulse: Pulse | None = None
         self._groups: dict[tuple[int, ...], MPI.Intracomm] = {tuple(range(world.size)): self._world}
         self._transfers: list[_Transfer] = []
         tag = world.Get_attr(MPI.TAG_UB)
@@ -232,7 +236,21 @@ class MPICommunicator:
         MPI.COMM_WORLD.Abort(status)
         os._exit(status)
 
+    def pulse(self) -> Pulse | None:
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            what = f"{self.mpi} lets no other thread make progress"
+            raise CheckError(what, "progress: polls goes without; or use an MPI that gives MPI_THREAD_MULTIPLE")
+        if self._pulse is None:
+            self._pulse = Pulse(self._advance)
+        return self._pulse
+
+    def _advance(self) -> None:
+        """Asks for a message to itself that nobody sends: MPI moves all others meanwhile."""
+        self._world.Iprobe(self.rank, self._largest_tag)
+
     def close(self) -> None:
+        if self._pulse is not None:
+            self._pulse.end()
         for transfer in self._transfers:
             transfer.close()
         for comm in self._groups.values():

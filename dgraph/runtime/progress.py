@@ -17,6 +17,8 @@ from collections import deque
 from time import perf_counter
 from typing import Protocol
 
+from dgraph.runtime.pulse import Pulse
+
 
 class Transferring(Protocol):
     """What starts, advances and ends: a transfer bound to its buffers."""
@@ -32,9 +34,11 @@ class Transferring(Protocol):
 
 
 class Progress:
-    """The transfers of one rank that are under way, and since its making the seconds `exposed` and `hidden`."""
+    """The transfers of one rank that are under way, and since its making the seconds `exposed` and `hidden`. A `pulse` goes while
+    there are some and the rank does something else."""
 
-    def __init__(self) -> None:
+    def __init__(self, pulse: Pulse | None = None) -> None:
+        self._pulse = pulse
         self.exposed = self.hidden = 0.0
         self._under_way: deque[Flight] = deque()
         self._left = 0.0
@@ -53,12 +57,16 @@ class Progress:
         now = perf_counter()
         if self._under_way:
             self.hidden += now - self._left
+            if self._pulse is not None:
+                self._pulse.rest()
         return now
 
     def leave(self, entered: float) -> float:
         """It turns to something else: the time."""
         self._left = now = perf_counter()
         self.exposed += now - entered
+        if self._pulse is not None and self._under_way:
+            self._pulse.go()
         return now
 
     def takes_off(self, flight: Flight) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 
 from dgraph.error import RunError
 from dgraph.runtime.communicator import Array, Exchange, Message
+from dgraph.runtime.pulse import Pulse
 
 T = TypeVar("T")
 Key = tuple[int, int, int]
@@ -176,6 +177,7 @@ class _Use:
 class ThreadCommunicator:
     """One thread among the ranks of one process."""
 
+    spread = False
     mpi = "threads"
 
     def __init__(self, board: _Board, rank: int) -> None:
@@ -244,6 +246,9 @@ class ThreadCommunicator:
             place = board.join(kind, ranks, self.rank, what, value, _leave)
             board.wait(self.rank, (place,), time.monotonic() + board.deadline)
         return place.parts
+
+    def pulse(self) -> Pulse | None:
+        return None
 
     def abort(self, status: int) -> NoReturn:
         raise SystemExit(status)

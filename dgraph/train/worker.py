@@ -79,10 +79,15 @@ class Worker:
             self.source = open_source(self.spec)
         seed = self.program.config.seed
         layout, optimizer, backend = self.program.layout, self.program.optimizer, self.program.backend
-        self.engine = Engine(schedule, layout, self.communicator, optimizer, backend, self._feed, seed)
+        self.engine = Engine(schedule, layout, self.communicator, optimizer, backend, self._feed, seed, self._thread())
         self.engine.store.initialise(self.program.graph, seed)
         self.feeder = Feeder(self.engine.fed, self._read, self.program.training, self.program.prefetch)
         self._ready: Ready | None = None
+
+    def _thread(self) -> bool:
+        """Whether a thread makes progress."""
+        progress = self.program.config.progress
+        return self.communicator.spread if progress == "auto" else progress == "thread"
 
     def _feed(self, node: str, places: Places) -> None:
         self.feeder.feed(node, places)

@@ -1,0 +1,231 @@
+"""How well communication hides behind computation, between two hosts: one JSON line a case.
+
+python tools/bench_overlap.py                    both cases, over the MPI of this environment
+python tools/bench_overlap.py halo --mpiexec OTHER/bin/mpiexec --set overlap=false
+
+Two hosts are two network namespaces of this machine, joined by a link of 1 Gbit/s: it needs root, and `ip` and `tc` of
+iproute2; both namespaces are gone afterwards. A rank on each trains with one thread. A step is timed in turn with its computation
+alone (all of its actions but those of transfers) and its communication alone (all transfers, started and waited for in the order
+of the step); the goal is a step of at most 1.15 times the longer of these two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, perf_counter, sleep
+
+from dgraph.runtime.environment import launched, set_threads
+
+set_threads()
+
+import numpy as np  # noqa: E402
+
+from dgraph.config.load import parse_config  # noqa: E402
+from dgraph.program import compile_config  # noqa: E402
+from dgraph.runtime.communicator import Communicator  # noqa: E402
+from dgraph.runtime.connect import connected  # noqa: E402
+from dgraph.runtime.launch import family, find_mpiexec, rank_environment  # noqa: E402
+from dgraph.train import Worker  # noqa: E402
+
+GOAL, ROUNDS, WARM = 1.15, 9, 2
+RATE = ("rate", "1gbit", "burst", "256kb", "latency", "50ms")
+SECONDS = 240
+"""After which the ranks of a case are ended."""
+LINK_SECONDS = 5.0
+HOSTS = ("dgoverlap1", "dgoverlap2")
+ADDRESSES = ("10.77.77.1", "10.77.77.2")
+NSH = """#!/bin/bash
+# In place of ssh: a command on a "host", with a name, shared memory and semaphores of its own.
+while [[ "$1" == -* ]]; do case "$1" in -o|-l|-p|-i) shift 2;; *) shift;; esac; done
+host=${1#*@}; shift; export NSH_COMMAND="$*"
+exec ip netns exec "$host" unshare --uts --ipc --mount --propagation private \\
+  sh -c 'hostname '"$host"'; mount -t tmpfs none /dev/shm; eval "$NSH_COMMAND"'
+"""
+
+TRANSFERS = ("start", "look", "wait")
+TRAIN = "train: {optimizer: {sgd: {rate: 0.001}}, steps: 1, log_every: 0, validate_every: 0, checkpoint_every: 0}"
+# Convolutions, which compute, before linear layers, whose gradients travel.
+DATA = f"""
+mesh: {{p: 2}}
+data: {{source: synthetic, shape: [4, 32, 32], classes: 10, batch: 64}}
+layers:
+  - {{name: conv0, conv: {{channels: 48, size: 3, padding: 1}}, nonlinearity: relu, split: {{N: p}}}}
+  - {{name: conv1, conv: {{channels: 48, size: 3, padding: 1}}, nonlinearity: relu}}
+  - {{name: conv2, conv: {{channels: 48, size: 3, padding: 1}}, nonlinearity: relu}}
+  - {{name: conv3, conv: {{channels: 48, size: 3, padding: 1}}, nonlinearity: relu}}
+  - {{name: pool, max_pool: {{size: 4, stride: 4}}}}
+  - {{name: hidden1, linear: {{features: 1536}}, nonlinearity: relu}}
+  - {{name: hidden2, linear: {{features: 1536}}, nonlinearity: relu}}
+  - {{name: out, softmax: {{classes: 10}}}}
+{TRAIN}
+"""
+# Convolutions over long rows, of which each rank has few: every layer waits for its neighbour's.
+HALO = f"""
+mesh: {{p: 2}}
+data: {{source: synthetic, shape: [1, 32, 256], classes: 10, batch: 64}}
+layers:
+  - {{name: conv0, conv: {{channels: 8, size: 3, padding: 1}}, nonlinearity: relu, split: {{H: p}}}}
+  - {{name: conv1, conv: {{channels: 8, size: 3, padding: 1}}, nonlinearity: relu}}
+  - {{name: conv2, conv: {{channels: 8, size: 3, padding: 1}}, nonlinearity: relu}}
+  - {{name: conv3, conv: {{channels: 8, size: 3, padding: 1}}, nonlinearity: relu}}
+  - {{name: conv4, conv: {{channels: 8, size: 3, padding: 1}}, nonlinearity: relu}}
+  - {{name: conv5, conv: {{channels: 8, size: 3, padding: 1}}, nonlinearity: relu}}
+  - {{name: pool, max_pool: {{size: 4, stride: 4}}}}
+  - {{name: out, softmax: {{classes: 10}}, split: {{C: p}}, loss_split: {{N: p}}}}
+{TRAIN}
+"""
+CASES = {"data": DATA, "halo": HALO}
+
+
+# --- a rank
+
+
+def seconds_of(communicator: Communicator, action: Callable[[], object]) -> float:
+    """Seconds from where all ranks begin to where all are done."""
+    communicator.barrier()
+    start = perf_counter()
+    action()
+    communicator.barrier()
+    return perf_counter() - start
+
+
+def measure(communicator: Communicator, case: str, overrides: Sequence[str], rounds: int) -> None:
+    """Times a step, its computation and its communication in turn; rank 0 prints the line."""
+    program = compile_config(parse_config(CASES[case], f"{case}.yaml", overrides, communicator.size))
+    worker = Worker(program, communicator)
+    batch = worker.training_batches(shuffle=False).indices(0, 0)
+    for _ in range(WARM):
+        worker.train_step(batch)
+    steps = worker.engine.actions_of_batch().steps
+    computing = [step.action for step in steps if step.verb not in TRANSFERS]
+    moving = [step.action for step in steps if step.verb in ("start", "wait")]
+    progress = worker.engine.progress
+    found = []
+    for _ in range(rounds):
+        exposed, hidden = progress.exposed, progress.hidden
+        step = seconds_of(communicator, lambda: worker.train_step(batch))
+        exposed, hidden = progress.exposed - exposed, progress.hidden - hidden
+        computation = seconds_of(communicator, lambda: [action() for action in computing])
+        communication = seconds_of(communicator, lambda: [action() for action in moving])
+        found.append((step, computation, communication, exposed, hidden))
+    if communicator.rank == 0:
+        step, computation, communication, exposed, hidden = np.median(np.array(found), axis=0).tolist()
+        longer = [max(one[1:3]) for one in found]
+        ratio = float(np.median([one[0] / other for one, other in zip(found, longer, strict=True)]))
+        result = {
+            "case": f"overlap {case}",
+            "ours_seconds": step,
+            "theirs_seconds": float(np.median(longer)),
+            "ratio": ratio,
+            "goal": GOAL,
+            "met": ratio <= GOAL,
+            "computation_seconds": computation,
+            "communication_seconds": communication,
+            "exposed_seconds": exposed,
+            "hidden_seconds": hidden,
+            "mpi": communicator.mpi,
+        }
+        print(json.dumps(result), flush=True)
+
+
+# --- two hosts
+
+
+def refusal() -> str:
+    """Why there can be no hosts here; empty if there can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    missing = [name for name in ("ip", "tc", "unshare") if shutil.which(name) is None]
+    return f"{missing[0]} is missing (apt install iproute2 util-linux)" if missing else ""
+
+
+def _call(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True, text=True)
+
+
+def _wait_for_link(host: str) -> None:
+    """A link is up some time after it was told to be."""
+    until = monotonic() + LINK_SECONDS
+    state = ["ip", "netns", "exec", host, "cat", "/sys/class/net/eth0/operstate"]
+    while subprocess.run(state, check=True, capture_output=True).stdout != b"up\n" and monotonic() < until:
+        sleep(0.05)
+
+
+@contextmanager
+def two_hosts() -> Iterator[None]:
+    """Two namespaces joined by a link of limited rate, each of which knows the other by name."""
+    files = [Path("/etc/netns") / host / "hosts" for host in HOSTS]
+    try:
+        for host, file in zip(HOSTS, files, strict=True):
+            _call("ip", "netns", "add", host)
+            _call("ip", "-n", host, "link", "set", "lo", "up")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            known = [f"{address} {name}" for address, name in zip(ADDRESSES, HOSTS, strict=True)]
+            file.write_text("\n".join(["127.0.0.1 localhost", *known, ""]))
+        _call("ip", "link", "add", "eth0", "netns", HOSTS[0], "type", "veth", "peer", "name", "eth0", "netns", HOSTS[1])
+        for host, address in zip(HOSTS, ADDRESSES, strict=True):
+            _call("ip", "-n", host, "addr", "add", f"{address}/24", "dev", "eth0")
+            _call("ip", "-n", host, "link", "set", "eth0", "up")
+            _call("ip", "netns", "exec", host, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", *RATE)
+        for host in HOSTS:
+            _wait_for_link(host)
+        yield
+    finally:
+        for host, file in zip(HOSTS, files, strict=True):
+            subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
+            file.unlink(missing_ok=True)
+            if file.parent.exists():
+                file.parent.rmdir()
+
+
+def run_hosts(mpiexec: Path, arguments: Sequence[str]) -> int:
+    """Runs this program on a rank of each host: the exit status."""
+    mpi = family(mpiexec)
+    with two_hosts(), TemporaryDirectory() as folder:
+        shell = Path(folder) / "nsh"
+        shell.write_text(NSH)
+        shell.chmod(0o755)
+        if mpi == "openmpi":
+            names = ",".join(f"{host}:1" for host in HOSTS)
+            chosen = ["--prtemca", "plm_ssh_agent", os.fspath(shell), "--host", names, "-x", "MPI4PY_LIBMPI", "-n", "2"]
+        else:
+            names = ",".join(HOSTS)
+            chosen = ["-launcher", "ssh", "-launcher-exec", os.fspath(shell), "-hosts", names, "-ppn", "1", "-n", "2"]
+        environ = rank_environment(mpi, mpiexec, 2, os.environ)
+        environ.pop("PRTE_MCA_rmaps_default_mapping_policy", None)
+        rank = ["env", "OMP_NUM_THREADS=1", f"PYTHONPATH={Path(__file__).parent.parent}", sys.executable, __file__]
+        command = ["ip", "netns", "exec", HOSTS[0], "timeout", "-k", "5", str(SECONDS), os.fspath(mpiexec)]
+        return subprocess.run([*command, *chosen, *rank, *arguments], env=environ, check=False).returncode
+
+
+def main() -> int:
+    """Makes the hosts and starts a rank on each, or is one of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("case", nargs="?", choices=[*CASES], help="both unless named")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--mpiexec", type=Path)
+    options = parser.parse_args()
+    if launched() is None:
+        why = refusal()
+        if why:
+            print(f"error: no two hosts here: {why}", file=sys.stderr)
+            return 2
+        return run_hosts(options.mpiexec or find_mpiexec(), sys.argv[1:])
+    with connected(lambda: "overlap") as communicator:
+        for case in [options.case] if options.case else CASES:
+            measure(communicator, case, options.overrides, options.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
