@@ -1,11 +1,13 @@
 """Transfers under way: who is looked at when, whose seconds count as what, and that a step alone looks at nothing."""
 
 import json
+import threading
 
 import pytest
 
 from dgraph.runtime import progress as room
 from dgraph.runtime.progress import Flight, Progress
+from dgraph.runtime.pulse import Pulse
 from dgraph.runtime.thread import run_threads
 from dgraph.trace import Recorder
 from dgraph.train import Worker
@@ -113,6 +115,51 @@ def test_a_step_looks_only_while_something_is_under_way(mesh):
                     assert (after == "look") == (under_way > 0)
             assert under_way == 0
         assert ("look" in found[0]) == (made.ranks > 1)
+
+
+class Steps:
+    """A pulse that notes what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def go(self):
+        self.told.append("go")
+
+    def rest(self):
+        self.told.append("rest")
+
+
+def test_a_pulse_goes_while_the_rank_does_something_else_and_something_is_under_way(clock):
+    pulse = Steps()
+    progress = Progress(pulse)
+    flights = [Flight(Ship(clock, 105.0), progress) for _ in range(2)]
+    flights[0].start()
+    assert pulse.told == ["go"]
+    flights[1].start()
+    assert pulse.told == ["go", "rest", "go"]
+    flights[0].wait()
+    assert pulse.told == ["go", "rest", "go", "rest", "go"]
+    flights[1].wait()
+    assert pulse.told[5:] == ["rest"]
+    progress.look()
+    assert pulse.told[6:] == []
+
+
+def test_a_pulse_is_a_thread_that_sleeps_until_it_is_told():
+    beats, came = [], threading.Event()
+
+    def advance():
+        beats.append(threading.current_thread())
+        came.set()
+
+    pulse = Pulse(advance)
+    assert beats == []
+    pulse.go()
+    assert came.wait(30)
+    pulse.end()
+    assert set(beats) == {pulse}
+    assert not pulse.is_alive()
 
 
 def test_spans_of_waits_say_what_was_hidden():

@@ -1,12 +1,13 @@
-"""How well communication hides behind computation, between two hosts: one JSON line a case.
+"""How well communication hides behind computation, between two hosts.
 
-python tools/bench_overlap.py                    both cases, over the MPI of this environment
-python tools/bench_overlap.py halo --mpiexec OTHER/bin/mpiexec --set overlap=false
+python tools/bench.py --only overlap
+python tools/bench_overlap.py overlap.halo --set overlap=false      one case alone
+python tools/bench_overlap.py --mpiexec OTHER/bin/mpiexec           over another MPI than that of this environment
 
-Two hosts are two network namespaces of this machine, joined by a link of 1 Gbit/s: it needs root, and `ip` and `tc` of
-iproute2; both namespaces are gone afterwards. A rank on each trains with one thread. A step is timed in turn with its computation
-alone (all of its actions but those of transfers) and its communication alone (all transfers, started and waited for in the order
-of the step); the goal is a step of at most 1.15 times the longer of these two.
+Two hosts are two network namespaces of this machine, joined by a link of 1 Gbit/s: it needs root, and `ip` and `tc` of iproute2;
+both are gone afterwards. A rank on each trains with one thread. A step (ours) is timed in turn with its computation alone (all of
+its actions but those of transfers) and its communication alone (all transfers, started and waited for in the order of the step);
+theirs is the longer of the two.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic, perf_counter, sleep
 
@@ -27,8 +29,7 @@ from dgraph.runtime.environment import launched, set_threads
 
 set_threads()
 
-import numpy as np  # noqa: E402
-
+from bench_row import Options, Row, Skipped, row_of  # noqa: E402
 from dgraph.config.load import parse_config  # noqa: E402
 from dgraph.program import compile_config  # noqa: E402
 from dgraph.runtime.communicator import Communicator  # noqa: E402
@@ -36,7 +37,8 @@ from dgraph.runtime.connect import connected  # noqa: E402
 from dgraph.runtime.launch import family, find_mpiexec, rank_environment  # noqa: E402
 from dgraph.train import Worker  # noqa: E402
 
-GOAL, ROUNDS, WARM = 1.15, 9, 2
+ROW = ("case", "ours_seconds", "theirs_seconds", "ratio", "goal", "met")
+GOAL, PAIRS, WARM = 1.15, 9, 2
 RATE = ("rate", "1gbit", "burst", "256kb", "latency", "50ms")
 SECONDS = 240
 """After which the ranks of a case are ended."""
@@ -83,7 +85,7 @@ layers:
   - {{name: out, softmax: {{classes: 10}}, split: {{C: p}}, loss_split: {{N: p}}}}
 {TRAIN}
 """
-CASES = {"data": DATA, "halo": HALO}
+CASES = {"overlap.data": DATA, "overlap.halo": HALO}
 
 
 # --- a rank
@@ -98,9 +100,9 @@ def seconds_of(communicator: Communicator, action: Callable[[], object]) -> floa
     return perf_counter() - start
 
 
-def measure(communicator: Communicator, case: str, overrides: Sequence[str], rounds: int) -> None:
-    """Times a step, its computation and its communication in turn; rank 0 prints the line."""
-    program = compile_config(parse_config(CASES[case], f"{case}.yaml", overrides, communicator.size))
+def measure(communicator: Communicator, case: str, options: Options) -> Row:
+    """Times a step, its computation and its communication in turn."""
+    program = compile_config(parse_config(CASES[case], f"{case}.yaml", options.overrides, communicator.size))
     worker = Worker(program, communicator)
     batch = worker.training_batches(shuffle=False).indices(0, 0)
     for _ in range(WARM):
@@ -109,41 +111,38 @@ def measure(communicator: Communicator, case: str, overrides: Sequence[str], rou
     computing = [step.action for step in steps if step.verb not in TRANSFERS]
     moving = [step.action for step in steps if step.verb in ("start", "wait")]
     progress = worker.engine.progress
-    found = []
-    for _ in range(rounds):
+    rounds, parts = [], []
+    for _ in range(options.pairs):
         exposed, hidden = progress.exposed, progress.hidden
         step = seconds_of(communicator, lambda: worker.train_step(batch))
         exposed, hidden = progress.exposed - exposed, progress.hidden - hidden
         computation = seconds_of(communicator, lambda: [action() for action in computing])
         communication = seconds_of(communicator, lambda: [action() for action in moving])
-        found.append((step, computation, communication, exposed, hidden))
-    if communicator.rank == 0:
-        step, computation, communication, exposed, hidden = np.median(np.array(found), axis=0).tolist()
-        longer = [max(one[1:3]) for one in found]
-        ratio = float(np.median([one[0] / other for one, other in zip(found, longer, strict=True)]))
-        result = {
-            "case": f"overlap {case}",
-            "ours_seconds": step,
-            "theirs_seconds": float(np.median(longer)),
-            "ratio": ratio,
-            "goal": GOAL,
-            "met": ratio <= GOAL,
-            "computation_seconds": computation,
-            "communication_seconds": communication,
-            "exposed_seconds": exposed,
-            "hidden_seconds": hidden,
-            "mpi": communicator.mpi,
-        }
-        print(json.dumps(result), flush=True)
+        rounds.append((step, max(computation, communication)))
+        parts.append((computation, communication, exposed, hidden))
+    names = ("computation_seconds", "communication_seconds", "exposed_seconds", "hidden_seconds")
+    medians = zip(names, map(median, zip(*parts, strict=True)), strict=True)
+    return row_of(case, rounds, GOAL, {"pairs": len(rounds), **dict(medians), "mpi": communicator.mpi})
+
+
+def be_a_rank(options: Options) -> int:
+    """Measures what was asked for; rank 0 prints the rows."""
+    with connected(lambda: "overlap") as communicator:
+        for case in CASES:
+            if options.wants(case):
+                row = measure(communicator, case, options)
+                if communicator.rank == 0:
+                    print(row.line(), flush=True)
+    return 0
 
 
 # --- two hosts
 
 
 def refusal() -> str:
-    """Why there can be no hosts here; empty if there can."""
+    """Why there can be no two hosts here; empty if there can."""
     if os.geteuid() != 0:
-        return "network namespaces need root"
+        return "two hosts are network namespaces, which need root"
     missing = [name for name in ("ip", "tc", "unshare") if shutil.which(name) is None]
     return f"{missing[0]} is missing (apt install iproute2 util-linux)" if missing else ""
 
@@ -187,8 +186,8 @@ def two_hosts() -> Iterator[None]:
                 file.parent.rmdir()
 
 
-def run_hosts(mpiexec: Path, arguments: Sequence[str]) -> int:
-    """Runs this program on a rank of each host: the exit status."""
+def on_hosts(mpiexec: Path, arguments: Sequence[str]) -> Iterator[str]:
+    """Runs this program on a rank of each host: the lines that they print."""
     mpi = family(mpiexec)
     with two_hosts(), TemporaryDirectory() as folder:
         shell = Path(folder) / "nsh"
@@ -204,26 +203,44 @@ def run_hosts(mpiexec: Path, arguments: Sequence[str]) -> int:
         environ.pop("PRTE_MCA_rmaps_default_mapping_policy", None)
         rank = ["env", "OMP_NUM_THREADS=1", f"PYTHONPATH={Path(__file__).parent.parent}", sys.executable, __file__]
         command = ["ip", "netns", "exec", HOSTS[0], "timeout", "-k", "5", str(SECONDS), os.fspath(mpiexec)]
-        return subprocess.run([*command, *chosen, *rank, *arguments], env=environ, check=False).returncode
+        with subprocess.Popen(
+            [*command, *chosen, *rank, *arguments], env=environ, stdout=subprocess.PIPE, text=True
+        ) as job:
+            assert job.stdout is not None
+            yield from job.stdout
+        if job.returncode:
+            raise SystemExit(job.returncode)
+
+
+def run(options: Options, mpiexec: Path | None = None) -> Iterator[Row | Skipped]:
+    """The rows that were asked for."""
+    why = refusal()
+    if why:
+        yield Skipped("overlap", why)
+        return
+    for backend in options.backends:
+        wanted = [word for setting in (*options.overrides, f"backend={backend}") for word in ("--set", setting)]
+        for line in on_hosts(mpiexec or find_mpiexec(), [*options.only, "--pairs", str(options.pairs), *wanted]):
+            values = json.loads(line)
+            case, ours, theirs, ratio, goal, _ = (values.pop(key) for key in ROW)
+            yield Row(case, ours, theirs, ratio, goal, more={"backend": backend, **values})
 
 
 def main() -> int:
     """Makes the hosts and starts a rank on each, or is one of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("case", nargs="?", choices=[*CASES], help="both unless named")
+    parser.add_argument("only", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)} (default: all)")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--backend", action="append", default=[])
+    parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--mpiexec", type=Path)
-    options = parser.parse_args()
-    if launched() is None:
-        why = refusal()
-        if why:
-            print(f"error: no two hosts here: {why}", file=sys.stderr)
-            return 2
-        return run_hosts(options.mpiexec or find_mpiexec(), sys.argv[1:])
-    with connected(lambda: "overlap") as communicator:
-        for case in [options.case] if options.case else CASES:
-            measure(communicator, case, options.overrides, options.rounds)
+    asked = parser.parse_args()
+    backends = tuple(asked.backend or ["numpy"])
+    options = Options(tuple(asked.only), backends, pairs=asked.pairs, overrides=tuple(asked.overrides))
+    if launched() is not None:
+        return be_a_rank(options)
+    for row in run(options, asked.mpiexec):
+        print(row.line(), flush=True)
     return 0
 
 

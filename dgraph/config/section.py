@@ -81,8 +81,10 @@ def read_mesh(tree: Tree, path: str) -> Axes:
 
 def read_overlap(tree: Tree, path: str) -> bool | None:
     """Whether computation is cut so that communication hides behind it; None for `auto`."""
-    if isinstance(tree.value, bool) or tree.value == "auto":
-        return None if tree.value == "auto" else tree.value
+    if tree.value == "auto":
+        return None
+    if isinstance(tree.value, bool):
+        return tree.value
     raise fault(tree, path, "auto, true or false")
 
 

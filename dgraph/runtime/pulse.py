@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from time import sleep
 
-NAP_SECONDS = 2e-4
+NAP_SECONDS = 1e-3
 
 
 class Pulse(threading.Thread):

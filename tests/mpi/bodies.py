@@ -1,5 +1,7 @@
 """What every communicator must do: bodies that run on one rank, on threads and under MPI alike."""
 
+import time
+
 import numpy as np
 
 from dgraph.runtime.communicator import Message
@@ -129,6 +131,31 @@ def parts_of_ranks(communicator):
     communicator.barrier()
 
 
+def progress_beside(communicator):
+    """What is under way arrives without this thread's help, where there is one that makes progress."""
+    rank, size = communicator.rank, communicator.size
+    pulse = communicator.pulse()
+    assert pulse is communicator.pulse()
+    if size == 1 or pulse is None:
+        return
+    after, before = (rank + 1) % size, (rank - 1) % size
+    out, into = octets(rank, 8 << 20), np.zeros(8 << 20, np.uint8)
+    exchange = communicator.exchange([Message(after, 5, out)], [Message(before, 5, into)])
+    for _ in range(2):
+        into[...] = 0
+        communicator.barrier()
+        exchange.start()
+        pulse.go()
+        until = time.monotonic() + 30
+        while not np.array_equal(into[-64:], octets(before, 8 << 20)[-64:]):
+            assert time.monotonic() < until
+            time.sleep(1e-3)
+        pulse.rest()
+        exchange.wait()
+        np.testing.assert_array_equal(into, octets(before, 8 << 20))
+        communicator.barrier()
+
+
 BODIES = [
     numbers_of_ranks,
     ring,
@@ -138,4 +165,5 @@ BODIES = [
     sums,
     bytes_of_all,
     parts_of_ranks,
+    progress_beside,
 ]
