@@ -118,14 +118,15 @@ def _gradient_node(op: OpNode, record: Op, graph: Graph, wanted: set[str],
     deltas = [(f"{port}.delta", f"{ports[port]}.grad") for port in rule.by if f"{ports[port]}.grad" in gradients]
     if not deltas:
         return None
-    joined = (*op.inputs, *op.outputs)
-    reads = [(port, tensor) for port, tensor in joined if port in rule.reads or family(port) in rule.reads]
     writes = [
         (f"{port}.delta", _gradient_of(tensor, graph, gradients, "gradient"))
         for kind in rule.of
         for port, tensor in op.inputs
         if family(port) == kind and tensor in wanted
     ]
+    written = {port.removesuffix(".delta") for port, _ in writes}
+    needed = {port for port in rule.reads if rule.only.get(port, port) in written or port not in rule.only}
+    reads = [(port, tensor) for port, tensor in (*op.inputs, *op.outputs) if {port, family(port)} & needed]
     return OpNode(
         name=f"{op.name}.grad",
         op=op.op,

@@ -1,8 +1,8 @@
 """Equality of layouts: the same steps on many ranks and on one, side by side.
 
-In: a config. Out: how far loss, gradients and parameters differ, and the loss of an evaluation with these parameters. Promise:
-ranks are threads of this process that exchange messages by rendezvous, with nothing buffered; every rank runs the very program that
-it runs under MPI.
+In: a config. Out: how far loss, gradients of parameters and parameters differ, and the loss of an evaluation with these parameters.
+Promise: ranks are threads of this process that exchange messages by rendezvous, with nothing buffered; every rank runs the very
+program that it runs under MPI.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SMALL = 1e-3
 
 @dataclass(frozen=True)
 class Outcome:
-    """What some steps gave: the metrics of every step and of an evaluation after them, and, whole, the last gradients and the
-    parameters."""
+    """What some steps gave: the metrics of every step and of an evaluation after them, and, whole, the last gradients of parameters
+    (and perhaps of all else) and the parameters."""
 
     metrics: list[Array | None]
     evaluation: Array | None
@@ -38,18 +38,22 @@ class Outcome:
     parameters: Mapping[str, Array]
 
 
-def run_steps(config: Config, steps: int, nudge: float = 0.0) -> Outcome:
+def run_steps(config: Config, steps: int, nudge: float = 0.0, every: bool = False) -> Outcome:
     """Trains `steps` steps on the mesh of `config`, its ranks as threads of this process.
 
-    On one rank, a `nudge` moves every initial value by about so much of itself.
+    On one rank, a `nudge` moves every initial value by about so much of itself. With `every` there is room to keep every gradient,
+    not those of parameters alone: another program, in which less is fused and nothing overwritten.
     """
     program = compile_config(replace(config, data=replace(config.data, prefetch=False)))
+    parameters = [tensor.name for tensor in program.graph.kept]
+    gradients = [
+        t.name for t in program.graph.tensors.values() if t.role == "gradient" and (every or t.of in parameters)
+    ]
+    program = replace(program, shown=frozenset(gradients))
     if program.ranks == 1:
         parts = [_run_rank(program, OneRank(), steps, nudge)]
     else:
         parts = run_threads(program.ranks, lambda communicator: _run_rank(program, communicator, steps), 120.0)
-    gradients = [t.name for t in program.graph.tensors.values() if t.role == "gradient"]
-    parameters = [p.name for p in program.graph.kept]
     *metrics, evaluation = parts[0][0]
     return Outcome(
         metrics=metrics,
@@ -84,7 +88,8 @@ def _run_rank(program: Program, communicator: Communicator, steps: int,
         metrics.append(worker.train_step(batches.indices(epoch, at)))
     found = {}
     for tensor in program.graph.tensors.values():
-        value = worker.engine.value(tensor.name) if tensor.role in ("gradient", "parameter", "state") else None
+        looked_at = tensor.name in program.shown or tensor.role in ("parameter", "state")
+        value = worker.engine.value(tensor.name) if looked_at else None
         if value is not None:
             found[tensor.name] = (program.layout.read_rect(tensor.name, communicator.rank), value.copy())
     with worker.engine.averaged():

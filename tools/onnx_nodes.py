@@ -46,7 +46,7 @@ from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator, OneRank
 from dgraph.runtime.engine import Engine
 from dgraph.runtime.thread import run_threads
-from dgraph.schedule.step import make_schedule
+from dgraph.schedule.make import Demand, make_schedule
 
 RANKS = 4
 SECONDS = 60.0
@@ -189,7 +189,8 @@ def run_rank(network: Network, given: Values, layout: Layout, communicator: Comm
         for port, (array, rect) in places.items():
             array[...] = fed[dict(layout.graph.ops[node].outputs)[port]][rect.slices()]
 
-    schedule = make_schedule(layout, make_plan(layout, communicator.rank), NUMPY, network.dtype)
+    plan, demand = make_plan(layout, communicator.rank), Demand(shown=frozenset(layout.graph.tensors))
+    schedule = make_schedule(layout, plan, NUMPY, network.dtype, demand)
     engine = Engine(schedule, layout, communicator, Optimizer(Recipe("sgd"), Rate(0.0)), NUMPY, fill)
     for tensor in layout.graph.kept:
         for found in (engine.store.reading(tensor.name), engine.store.writing(tensor.name)):

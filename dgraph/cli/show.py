@@ -10,11 +10,12 @@ import click
 from dgraph.cli.line import as_bytes, result_line
 from dgraph.cli.option import planned, rank_option, require_rank
 from dgraph.config import load_config, to_yaml
+from dgraph.graph.node import Graph
 from dgraph.kernels.backend import Backend
 from dgraph.layout.dump import dump, dump_text
 from dgraph.ops import OPS
 from dgraph.program import Program, compile_config, plan_summary
-from dgraph.schedule.step import Compute, Measure, Start, Step, Update, Wait, Zero
+from dgraph.schedule.step import Compute, Fused, Measure, Start, Step, Update, Wait, Zero
 
 STAGES = ("config", "graph", "layout", "plan", "schedule")
 
@@ -50,7 +51,7 @@ def _stage(program: Program, stage: str, rank: int) -> dict[str, object]:
     if stage == "plan":
         return _plan(program, rank)
     schedule = program.schedule(program.plan(rank))
-    lines = [_step(step, program.backend) for step in schedule.steps]
+    lines = [_step(step, program.graph, program.backend) for step in schedule.steps]
     print("\n".join(f"{k:4d}  {line}" for k, line in enumerate(lines)))
     print(f"peak {as_bytes(schedule.peak_nbytes)}: {len(schedule.placement.buffers)} buffers, "
           f"staging {as_bytes(schedule.staging_nbytes)}, optimizer {as_bytes(schedule.state_nbytes)}, "
@@ -69,11 +70,15 @@ def _plan(program: Program, rank: int) -> dict[str, object]:
     return result
 
 
-def _step(step: Step, backend: Backend) -> str:
+def _step(step: Step, graph: Graph, backend: Backend) -> str:
     match step:
         case Compute(node=node, call=call):
             adds = f"  adds {sorted(call.accumulate)}" if call.accumulate else ""
             return f"compute  {node}  piece {call.piece}{adds}  by {backend.library((call.op, call.gradient))}"
+        case Fused(node=node, chain=chain):
+            inner = [dict(graph.ops[step.parts[k].node].outputs)[port] for k, port in sorted(chain.inner)]
+            without = f"  without {inner}" if inner else ""
+            return f"fused    {node}  piece {chain.calls[0].piece}{without}  by {backend.name}"
         case Zero(node=node, elided=elided):
             return f"zero     {node}" + ("  (elided: the first writer assigns)" if elided else "")
         case Measure(node=node, pieces=pieces):

@@ -16,7 +16,7 @@ from dgraph.config.block import expand_blocks, leads_inside, override_inside
 from dgraph.config.data import data_reader
 from dgraph.config.layer import layers_reader, nodes_reader, parameters_reader
 from dgraph.config.path import Override, override, read_override
-from dgraph.config.reader import REQUIRED, Key, choice, fault, integer, optional, record, text
+from dgraph.config.reader import REQUIRED, Key, boolean, choice, fault, integer, optional, record, text
 from dgraph.config.schema import BACKENDS, PROGRESS, Config, DataConfig, LayerConfig
 from dgraph.config.section import Axes, read_device, read_mesh, read_overlap, split_reader
 from dgraph.config.source import Tree, decode, parse
@@ -93,6 +93,7 @@ def _read_config(tree: Tree, origins: Mapping[str, str], file: str, ranks: int |
         "device": Key(read_device, "cpu"),
         "overlap": Key(read_overlap, None),
         "progress": Key(choice(*PROGRESS), PROGRESS[0]),
+        "fusion": Key(boolean, True),
         "mesh": Key(lambda value, path: mesh, mesh),
         "data": Key(data_reader(axes if ranks is None else mesh, file), REQUIRED),
         "layers": Key(layers_reader(split, origins), ()),

@@ -312,6 +312,7 @@ class Config:
     `backend` is the library of the kernels, numpy or torch, and `device` where they run. `overlap`: whether computation is cut so
     that communication hides behind it (None: where that pays); `progress` is how transfers advance meanwhile: by looks between
     nodes (polls), or by a thread beside them (thread, and auto where ranks are on several hosts).
+    `fusion`: whether chains of ops may be done as one.
     `mesh` gives the sizes of the axes in order, the first the slowest; `source` is the file that it came from, `tree` its
     content with all blocks written out, `origins` the instances of blocks that layers come from, in words.
     """
@@ -323,6 +324,7 @@ class Config:
     device: str
     overlap: bool | None
     progress: str
+    fusion: bool
     mesh: Mapping[str, int]
     data: DataConfig
     layers: tuple[LayerConfig, ...]
@@ -358,6 +360,7 @@ class Config:
             "device": self.device,
             "overlap": "auto" if self.overlap is None else self.overlap,
             "progress": self.progress,
+            "fusion": self.fusion,
             "mesh": dict(self.mesh),
             "data": self.data.resolved(),
             "layers": [layer.resolved() for layer in self.layers],

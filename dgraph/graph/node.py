@@ -47,11 +47,12 @@ class Access:
 @dataclass(frozen=True)
 class Gradient:
     """How an op's gradient op is made: which operands it reads again, for which inputs it writes a delta, and from
-    the deltas of which outputs."""
+    the deltas of which outputs. `only` names operands that are read for the delta of one input alone."""
 
     reads: tuple[str, ...]
     of: tuple[str, ...]
     by: tuple[str, ...] = ("output",)
+    only: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True)

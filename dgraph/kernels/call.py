@@ -89,8 +89,10 @@ class Kernel(Protocol):
 class Chain:
     """Calls that run one after the other, of which each but the first reads what an earlier one wrote.
 
-    `links[k]` gives the ports of call k whose operand is the very result of an earlier one, piece for piece: port -> (call, port).
-    `inner` are the results that nobody reads behind the chain: no memory is kept for them, and no array is given.
+    `links[k]` gives the ports of call k whose operand is the very result of an earlier one, piece for piece: port -> (call, port),
+    the last that wrote it. A result that is added into (`accumulate`) has a link, too, if an earlier call began it: both are one
+    array. `inner` are the results that nobody reads behind the chain: no memory is kept for them, and no array is given, neither
+    where they are written nor where a link leads to them.
     """
 
     calls: tuple[Call, ...]

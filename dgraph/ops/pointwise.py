@@ -45,7 +45,7 @@ AFFINE = Op(
     parameters=("a", "b"),
     optional=("a", "b"),
     attributes={"bias": letters("C"), "scale": letters("")},
-    gradient=Gradient(reads=("input", "a", "b"), of=("a", "b", "input")),
+    gradient=Gradient(reads=("input", "a", "b"), of=("a", "b", "input"), only={"input": "a"}),
     flops=2,
 )
 OPS = (AFFINE,)

@@ -22,14 +22,17 @@ from dgraph.layout import Layout
 from dgraph.optimizer import Optimizer
 from dgraph.plan.check import Finding, check_plan
 from dgraph.plan.make import Plan, make_plan
+from dgraph.program.shown import reported
 from dgraph.schedule.buffer import memory_orders
 from dgraph.schedule.check import check_progress, postings
-from dgraph.schedule.step import Schedule, make_schedule
+from dgraph.schedule.make import Demand, make_schedule
+from dgraph.schedule.step import Schedule
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A config made ready for its mesh. `training`: with gradient, zeroing and update nodes."""
+    """A config made ready for its mesh. `training`: with gradient, zeroing and update nodes; `shown`: tensors that are looked at
+    behind a run, beside those that are reported."""
 
     config: Config
     data: Description
@@ -38,6 +41,7 @@ class Program:
     layout: Layout
     optimizer: Optimizer
     backend: Backend
+    shown: frozenset[str] = frozenset()
 
     @property
     def ranks(self) -> int:
@@ -64,12 +68,15 @@ class Program:
 
     def schedule(self, plan: Plan) -> Schedule:
         """The ordered steps and buffers of the plan's rank."""
-        states = len(self.optimizer.states)
-        workspace = self.optimizer.recipe.workspace(self.config.dtype)
-        batches, ahead = self.config.train.accumulate, (2 if self.training else 1) if self.prefetch else 0
-        return make_schedule(
-            self.layout, plan, self.backend, self.config.dtype, states, workspace, self._orders, batches, ahead
+        demand = Demand(
+            states=len(self.optimizer.states),
+            update_workspace=self.optimizer.recipe.workspace(self.config.dtype),
+            batches=self.config.train.accumulate,
+            ahead=(2 if self.training else 1) if self.prefetch else 0,
+            shown=self.shown | reported(self.forward),
+            fusion=self.config.fusion,
         )
+        return make_schedule(self.layout, plan, self.backend, self.config.dtype, demand, self._orders)
 
     def check(self) -> tuple[list[Finding], list[int]]:
         """Everything that is wrong with the plans of all ranks, and the peak bytes of each."""

@@ -27,7 +27,7 @@ from dgraph.runtime.communicator import Communicator
 from dgraph.runtime.progress import Flight, Progress
 from dgraph.runtime.store import Store
 from dgraph.runtime.transfer import BoundTransfer
-from dgraph.schedule.step import Compute, Feed, Measure, Schedule, Start, Step, Update, Wait, Zero
+from dgraph.schedule.step import Compute, Feed, Fused, Measure, Schedule, Start, Step, Update, Wait, Zero
 from dgraph.schedule.turn import Turn
 from dgraph.trace import Recorder
 
@@ -166,6 +166,8 @@ class Engine:
         match step:
             case Compute():
                 return Bound(step.node, "compute", self._compute(step))
+            case Fused():
+                return Bound(step.node, "compute", self._fused(step))
             case Feed():
                 self.fed[step.node] = places = {
                     port: (self.store.view(place), place[1]) for port, place in step.ports.items()
@@ -195,6 +197,12 @@ class Engine:
         call = replace(step.call, moment=self.moment)
         arrays = {port: self.store.view(place) for port, place in step.ports.items()}
         return self.backend.kernels[call.op, call.gradient].bind(call, arrays, self.store.scratch)
+
+    def _fused(self, step: Fused) -> Action:
+        calls = tuple(replace(call, moment=self.moment) for call in step.chain.calls)
+        arrays = [{port: self.store.view(place) for port, place in part.ports.items()} for part in step.parts]
+        chain = replace(step.chain, calls=calls)
+        return self.backend.fusions[chain.ops].bind(chain, arrays, self.store.scratch)
 
     def _update(self, step: Update) -> Action:
         operands, updates = self._operands(step, step.target[1]), self.backend.updates

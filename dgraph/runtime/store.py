@@ -28,7 +28,12 @@ class Store:
     def __init__(self, schedule: Schedule, states: Iterable[str]) -> None:
         self.schedule = schedule
         self.dtype = np.dtype(schedule.dtype)
-        self.buffers = [allocate(buffer, self.dtype) for buffer in schedule.placement.buffers]
+        placement = schedule.placement
+        self.buffers = {
+            number: allocate(buffer, self.dtype)
+            for number, buffer in enumerate(placement.buffers)
+            if number not in placement.absent
+        }
         self.scratch = aligned(schedule.workspace_nbytes)
         updates = [step for step in schedule.steps if isinstance(step, Update)]
         names = tuple(states)

@@ -9,8 +9,8 @@ every rank that takes part in a sum of a tensor uses the same memory order for i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from dgraph.graph.node import Dim, Graph, OpNode
@@ -42,8 +42,32 @@ class Place:
 
 @dataclass(frozen=True)
 class Placement:
+    """The buffers of one rank, by number, and which of them are those of a tensor. `absent` are the numbers of buffers that nobody
+    needs: they are in no memory."""
+
     buffers: tuple[Buffer, ...]
     places: Mapping[str, Place]
+    absent: frozenset[int] = frozenset()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers that are there."""
+        return sum(buffer.nbytes for k, buffer in enumerate(self.buffers) if k not in self.absent)
+
+    def numbers(self, tensors: Iterable[str]) -> frozenset[int]:
+        """The buffers of some tensors."""
+        places = [self.places[tensor] for tensor in tensors]
+        return frozenset(number for place in places for number in (place.write, place.read) if number is not None)
+
+    def only(self, numbers: frozenset[int]) -> Placement:
+        """The same with no memory for any but these buffers."""
+
+        def there(number: int | None) -> int | None:
+            return number if number in numbers else None
+
+        places = {name: Place(there(place.write), there(place.read)) for name, place in self.places.items()}
+        absent = frozenset(range(len(self.buffers))) - numbers
+        return replace(self, places=MappingProxyType(places), absent=absent)
 
 
 def place_tensors(layout: Layout, plan: Plan, orders: Mapping[str, tuple[int, ...]], itemsize: int) -> Placement:

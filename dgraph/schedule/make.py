@@ -1,0 +1,125 @@
+"""How the steps of one rank are put in order.
+
+In: a layout, a plan, a backend. Out: `Schedule`. Promise: a transfer starts right after the last writer of its tensor and is waited
+for right before its first reader, at the same places of one global order on every rank; nothing is left to be decided while
+running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from dgraph.graph.node import Graph
+from dgraph.kernels.backend import Backend
+from dgraph.layout.assign import Layout
+from dgraph.plan.make import Plan, Transfer
+from dgraph.schedule.buffer import memory_orders, place_tensors
+from dgraph.schedule.fuse import fuse
+from dgraph.schedule.node import node_steps
+from dgraph.schedule.step import Compute, Feed, Fused, Schedule, Start, Step, Update, Wait, Zero
+from dgraph.schedule.touch import touch
+from dgraph.schedule.turn import Late, Turn, behind_gradients
+
+ITEMSIZE = MappingProxyType({"float32": 4, "float64": 8})
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a schedule makes room for, and what it may do.
+
+    `states`: arrays of a parameter's shape that the optimizer keeps for each, and the bytes of scratch of an update; `batches`: how
+    many there are in a training step, whose gradients add up; `ahead`: how many batches there is room to read ahead; `shown`:
+    tensors that are looked at behind a run; `fusion`: whether chains of ops may be done as one.
+    """
+
+    states: int = 0
+    update_workspace: int = 0
+    batches: int = 1
+    ahead: int = 0
+    shown: frozenset[str] = frozenset()
+    fusion: bool = True
+
+
+DEMAND = Demand()
+
+
+def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "float32", demand: Demand = DEMAND,
+                  orders: Mapping[str, tuple[int, ...]] | None = None) -> Schedule:  # fmt: skip
+    """The schedule of one rank. `orders`: the memory orders, if they are known already (they are the same on every rank)."""
+    graph, itemsize = layout.graph, ITEMSIZE[dtype]
+    late = behind_gradients(graph)
+    if orders is None:
+        orders = memory_orders(graph, backend.kernels, dtype)
+    placement = place_tensors(layout, plan, orders, itemsize)
+    kept = late.gradients if demand.batches > 1 else frozenset()
+    by_node = {name: node_steps(layout, name, plan.rank, placement, dtype, kept) for name in graph.ops}
+    steps, forward = _with_transfers(graph, plan, by_node)
+    needed = placement.numbers([*demand.shown, *(tensor.name for tensor in graph.kept)])
+    fusions = backend.fusions if demand.fusion else {}
+    steps, forward = fuse(steps, forward, fusions, graph, placement, needed)
+    updates = [step for step in steps if isinstance(step, Update)]
+    fed = [step for step in steps if isinstance(step, Feed)]
+    updated = sum(step.target[1].volume for step in updates if not step.follows)
+    touched = frozenset(number for step in steps for number in touch(step, graph, placement).all)
+    return Schedule(
+        rank=plan.rank,
+        dtype=dtype,
+        placement=placement.only(touched | needed),
+        steps=tuple(steps),
+        turns=tuple(_turn(step, graph, late) for step in steps),
+        forward=forward,
+        workspace_nbytes=max([*_workspaces(steps, backend), demand.update_workspace if updates else 0, 0]),
+        staging_nbytes=sum(_staging(transfer) for transfer in plan.transfers.values()) * itemsize,
+        state_nbytes=updated * demand.states * itemsize,
+        ahead_nbytes=demand.ahead * sum(rect.volume for step in fed for _, rect in step.ports.values()) * itemsize,
+    )
+
+
+def _workspaces(steps: Sequence[Step], backend: Backend) -> Iterator[int]:
+    """Bytes of scratch of every step that computes."""
+    for step in steps:
+        match step:
+            case Compute(call=call):
+                yield backend.kernels[call.op, call.gradient].workspace(call)
+            case Fused(chain=chain):
+                yield backend.fusions[chain.ops].workspace(chain)
+
+
+def _staging(transfer: Transfer) -> int:
+    """Elements packed to be sent and received."""
+    return 0 if transfer.all_reduce else transfer.sends.elements + transfer.receives.elements
+
+
+# --- order
+
+
+def _with_transfers(graph: Graph, plan: Plan, by_node: Mapping[str, list[Step]]) -> tuple[list[Step], int]:
+    """The nodes' steps in graph order with the transfers between them; and how many belong to an evaluation."""
+    position = {name: k for k, name in enumerate(graph.ops)}
+    after: dict[int, list[Step]] = {}
+    before: dict[int, list[Step]] = {}
+    for tensor, transfer in plan.transfers.items():
+        last = max(position[name] for name, _ in graph.writers[tensor])
+        readers = [position[name] for name, port in graph.readers[tensor] if graph.ops[name].port_map(port)]
+        first = min((at for at in readers if at > last), default=len(position))
+        after.setdefault(last, []).append(Start(transfer))
+        before.setdefault(first, []).append(Wait(transfer))
+    steps: list[Step] = []
+    forward = 0
+    for name, k in position.items():
+        steps += [*before.get(k, ()), *by_node[name], *after.get(k, ())]
+        if graph.ops[name].kind == "forward":
+            forward = len(steps)
+    return [*steps, *before.get(len(position), ())], forward
+
+
+def _turn(step: Step, graph: Graph, late: Late) -> Turn:
+    match step:
+        case Start() | Wait():
+            return late.transfer(step.transfer.tensor)
+        case Zero() if graph.ops[step.node].kind == "zero":
+            return late.zeroing(graph.ops[step.node].outputs[0][1])
+        case _:
+            return late.node(step.node)

@@ -1,0 +1,74 @@
+"""Which buffers a step touches.
+
+In: a step, the graph, where tensors lie. Out: `Touch`. Promise: what is not named here is not needed while the step runs, so that
+lifetimes, chains and aliases all rest on this one account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dgraph.graph.node import Graph
+from dgraph.schedule.buffer import Placement
+from dgraph.schedule.step import NOWHERE, Compute, Feed, Fused, Measure, Start, Step, Update, Wait, Zero
+
+EMPTY: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Touch:
+    """The numbers of the buffers that a step reads, and of those that it writes; one that it adds into is in both."""
+
+    reads: frozenset[int]
+    writes: frozenset[int]
+
+    @property
+    def all(self) -> frozenset[int]:
+        """Either."""
+        return self.reads | self.writes
+
+
+def touch(step: Step, graph: Graph, placement: Placement) -> Touch:
+    """What one step touches; what lies nowhere is left out."""
+    match step:
+        case Compute():
+            return _of_parts([step], graph)
+        case Fused(parts=parts):
+            return _of_parts(parts, graph)
+        case Feed(ports=ports):
+            return Touch(EMPTY, _numbers(number for number, _ in ports.values()))
+        case Zero(buffer=number, elided=elided):
+            return Touch(EMPTY, EMPTY if elided else _numbers([number]))
+        case Update(gradient=gradient, target=target, norms=norms):
+            read = _numbers([gradient[0], target[0], *(number for number, _ in norms.values())])
+            return Touch(read, _numbers([target[0]]))
+        case Measure(update=update, row=row):
+            return Touch(touch(update, graph, placement).reads, _numbers([row[0]]))
+        case Start(transfer=transfer):
+            place = placement.places[transfer.tensor]
+            return Touch(_numbers([place.write]), _numbers([place.read]))
+        case Wait(transfer=transfer):
+            place = placement.places[transfer.tensor]
+            return Touch(_numbers([place.write]), _numbers([place.read]))
+
+
+def written_ports(step: Compute, graph: Graph) -> frozenset[str]:
+    """The ports of a piece that it writes."""
+    return frozenset(port for port, _ in graph.ops[step.node].outputs if port in step.ports)
+
+
+def _of_parts(parts: Iterable[Compute], graph: Graph) -> Touch:
+    reads, writes = set[int](), set[int]()
+    for part in parts:
+        written = written_ports(part, graph)
+        for port, (number, _) in part.ports.items():
+            if port in written:
+                writes.add(number)
+            if port not in written or port in part.call.accumulate:
+                reads.add(number)
+    return Touch(_numbers(reads), _numbers(writes))
+
+
+def _numbers(numbers: Iterable[int | None]) -> frozenset[int]:
+    return frozenset(number for number in numbers if number is not None and number != NOWHERE)
