@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -30,11 +31,22 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     )
     first = summary["ranks"][0]["tensors"]
     lines = [
-        (name, t["kind"], t["messages"], as_bytes(t["sent_nbytes"]), as_bytes(t["received_nbytes"]))
+        (name, _kind(t), t["messages"], as_bytes(t["sent_nbytes"]), as_bytes(t["received_nbytes"]), t["way"])
         for name, t in first.items()
     ]
     if lines:
-        table(f"tensors of rank {chosen[0]}", ["tensor", "as", "messages", "sent", "received"], lines)
+        table(f"tensors of rank {chosen[0]}", ["tensor", "as", "messages", "sent", "received", "on the way"], lines)
+        for kind, why in {t["kind"]: t["because"] for t in first.values()}.items():
+            print(f"{kind}: {why}")
+        for convoy in dict.fromkeys(t["convoy"] for t in first.values()):
+            members = [name for name, t in first.items() if t["convoy"] == convoy]
+            if len(members) > 1:
+                print(f"together: {', '.join(members)}")
     print(libraries_text(summary["libraries"]))
     if as_json:
         result_line(summary)
+
+
+def _kind(tensor: Mapping[str, Any]) -> str:
+    """What a transfer is, and along which axes of the mesh."""
+    return f"{tensor['kind']} {', '.join(tensor['axes'])}"

@@ -60,12 +60,16 @@ def _stage(program: Program, stage: str, rank: int) -> dict[str, object]:
 
 
 def _plan(program: Program, rank: int) -> dict[str, object]:
-    for name, transfer in program.plan(rank).transfers.items():
-        print(f"{name}: {transfer.kind}" + (f" over ranks {list(transfer.all_reduce)}" if transfer.all_reduce else ""))
-        if not transfer.all_reduce:
+    plan = program.plan(rank)
+    for name, transfer in plan.transfers.items():
+        print(f"{name}: {transfer.kind}" + (f" over ranks {list(transfer.group)}" if transfer.group else ""))
+        if not transfer.sums_in_place:
             for word, messages in (("to", transfer.sends), ("from", transfer.receives)):
                 for peer, rect in messages:
                     print(f"  {word} rank {peer}: {rect}")
+    for convoy in plan.convoys:
+        if len(convoy.transfers) > 1:
+            print(f"together: {', '.join(transfer.tensor for transfer in convoy.transfers)}")
     result: dict[str, object] = json.loads(json.dumps(plan_summary(program, [rank])))
     return result
 
@@ -85,11 +89,9 @@ def _step(step: Step, graph: Graph, backend: Backend) -> str:
             return f"measure  {node}  {' '.join(map(str, pieces))}"
         case Update(node=node, target=(_, rect)):
             return f"update   {node}  {rect}"
-        case Start(transfer=transfer):
-            return (
-                f"start    {transfer.tensor}  {transfer.kind}, {len(transfer.sends)} out, {len(transfer.receives)} in"
-            )
-        case Wait(transfer=transfer):
-            return f"wait     {transfer.tensor}"
+        case Start(convoy=convoy):
+            return f"start    {convoy.name}  {convoy.kind} with {len(convoy.partners)}, {convoy.elements} elements"
+        case Wait(convoy=convoy):
+            return f"wait     {convoy.name}"
         case _:
             return f"feed     {step.node}"

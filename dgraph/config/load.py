@@ -15,6 +15,7 @@ from types import MappingProxyType
 from dgraph.config.block import expand_blocks, leads_inside, override_inside
 from dgraph.config.data import data_reader
 from dgraph.config.layer import layers_reader, nodes_reader, parameters_reader
+from dgraph.config.messages import DIRECT, read_messages
 from dgraph.config.path import Override, override, read_override
 from dgraph.config.reader import REQUIRED, Key, boolean, choice, fault, integer, optional, record, text
 from dgraph.config.schema import BACKENDS, PROGRESS, Config, DataConfig, LayerConfig
@@ -100,6 +101,7 @@ def _read_config(tree: Tree, origins: Mapping[str, str], file: str, ranks: int |
         "nodes": Key(nodes_reader(split), ()),
         "parameters": Key(parameters_reader(split), ()),
         "train": Key(read_train, REQUIRED),
+        "messages": Key(read_messages, DIRECT),
         "tune": Key(optional(read_tune), None),
     }
     config = Config(**record(tree, "", keys), source=file, tree=tree, origins=origins)

@@ -267,6 +267,23 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class MessagesConfig:
+    """How tensors travel; results do not depend on it.
+
+    `lower` are the kinds of `dgraph.plan.kind` that are recognised, all else are messages; `window`: ranks of one host read each
+    other's memory in place; `bucket` is the most bytes of small transfers that travel as one (0: each by itself).
+    """
+
+    lower: tuple[str, ...]
+    window: bool = True
+    bucket: int = 1 << 20
+
+    def resolved(self) -> dict[str, Any]:
+        """The section as plain values."""
+        return {"lower": list(self.lower), "window": self.window, "bucket": self.bucket}
+
+
+@dataclass(frozen=True)
 class TuneConfig:
     """What `dgraph tune` tries: either `keys` at random, or the rows of a table, all of `cases` with all of `grid`.
 
@@ -331,6 +348,7 @@ class Config:
     nodes: tuple[NodeSpec, ...]
     parameters: tuple[ParameterSpec, ...]
     train: TrainConfig
+    messages: MessagesConfig
     tune: TuneConfig | None
     source: str = field(compare=False)
     tree: Tree = field(compare=False, repr=False)
@@ -367,6 +385,7 @@ class Config:
             "nodes": [plain_node(node) for node in self.nodes],
             "parameters": {parameter.name: plain_parameter(parameter) for parameter in self.parameters},
             "train": self.train.resolved(),
+            "messages": self.messages.resolved(),
             "tune": self.tune.resolved() if self.tune else {},
         }
         return {key: value for key, value in sections.items() if value not in ([], {})}

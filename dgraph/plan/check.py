@@ -8,11 +8,12 @@ example: rule, node, rect, ranks.
     coverage    every element that a rank reads is written: by itself or in a message
     once        nothing arrives twice, unless writers' pieces differ in a label that the tensor lacks: a sum
     matching    every send has exactly one receive of the same rect
+    together    ranks that take part in a transfer agree on what it is, on who takes part, and on what travels with it
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,9 +22,11 @@ import numpy as np
 from dgraph.graph.access import image
 from dgraph.layout.assign import Layout, OpLayout
 from dgraph.layout.field import Integers
-from dgraph.plan.make import Plan, Transfer
+from dgraph.plan.kind import COLLECTIVES
+from dgraph.plan.make import Plan
 from dgraph.plan.message import Messages
 from dgraph.plan.paint import corners, paint
+from dgraph.plan.transfer import Convoy, Transfer
 from dgraph.rect import Rect
 
 
@@ -49,7 +52,7 @@ def check_plan(layout: Layout, plans: Sequence[Plan]) -> list[Finding]:
     summed = {name for name in layout.tensors if _is_sum(layout, name)}
     for plan in plans:
         findings += check_reads(layout, plan, summed)
-    return findings + check_matching(layout, plans)
+    return findings + check_matching(layout, plans) + check_together(plans)
 
 
 def check_tiling(layout: Layout, op: OpLayout) -> Iterator[Finding]:
@@ -168,7 +171,6 @@ def check_matching(layout: Layout, plans: Sequence[Plan]) -> list[Finding]:
         received = _table([(rank, t.receives) for rank, t in transfers], sender_first=False)
         if not np.array_equal(sent, received):
             findings.append(_unmatched(name, sent, received))
-        findings += _unequal_groups(name, dict(transfers))
     return findings
 
 
@@ -196,16 +198,37 @@ def _unmatched(name: str, sent: Integers, received: Integers) -> Finding:
     return Finding("matching", name, rect, (int(row[0]), int(row[1])), text)
 
 
-def _unequal_groups(name: str, transfers: Mapping[int, Transfer]) -> list[Finding]:
-    """Every rank of an all-reduce agrees with the first of its group on who takes part, and the first with every other."""
-    for rank, transfer in transfers.items():
-        group = transfer.all_reduce
-        for peer in () if group is None else group if rank == group[0] else group[:1]:
-            other = transfers.get(peer)
-            if other is None or other.all_reduce != group:
-                return [
-                    Finding(
-                        "matching", name, None, (rank, peer), "the ranks of an all-reduce disagree on who takes part"
-                    )
-                ]
-    return []
+def check_together(plans: Sequence[Plan]) -> list[Finding]:
+    """Whether the ranks of every convoy see the same one: its tensors in order, its kind, its group; and nobody else has a part in
+    it. The first of a group compares itself with all others, each of these with the first."""
+    convoys = {
+        (plan.rank, transfer.tensor): convoy
+        for plan in plans
+        for convoy in plan.convoys
+        for transfer in convoy.transfers
+    }
+    findings = []
+    for (rank, tensor), convoy in convoys.items():
+        group = convoy.group
+        others = convoy.partners if not group else group if rank == group[0] else group[:1]
+        for peer in sorted(others):
+            text = _unequal(convoy, convoys.get((peer, tensor)))
+            if text:
+                findings.append(Finding("together", tensor, None, (rank, peer), text))
+                break
+        strangers = sorted(convoy.partners - set(group)) if convoy.kind in COLLECTIVES else []
+        if strangers:
+            text = f"a message of {convoy.kind} leaves its group"
+            findings.append(Finding("together", tensor, None, (rank, strangers[0]), text))
+    return findings
+
+
+def _unequal(one: Convoy, other: Convoy | None) -> str:
+    """In what two ranks' views of a convoy differ; nothing where they agree."""
+    if other is None:
+        return "a rank has no part in it"
+    if (one.kind, one.group) != (other.kind, other.group):
+        return f"the ranks disagree on who takes part, or how: {one.kind} and {other.kind}"
+    if [t.tensor for t in one.transfers] != [t.tensor for t in other.transfers]:
+        return f"the ranks disagree on what travels together: {one.name} and {other.name}"
+    return ""

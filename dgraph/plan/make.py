@@ -1,100 +1,58 @@
 """Layout -> plan: all messages of one rank.
 
-In: a layout and a rank. Out: a frozen `Plan`. Promise: no MPI and no other rank is asked; every rank finds the same collectives.
+In: a layout and a rank. Out: a frozen `Plan`. Promise: no MPI and no other rank is asked; every rank finds the same collectives and
+the same buckets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
-
-import numpy as np
 
 from dgraph.layout.assign import Layout, TensorLayout
 from dgraph.layout.field import Mesh
-from dgraph.plan.message import Messages, receives, sends
-from dgraph.plan.paint import corners, paint
-from dgraph.rect import Rect
-
-
-@dataclass(frozen=True, eq=False)
-class Transfer:
-    """How one tensor's value comes from what ranks wrote to where this rank reads.
-
-    `number` is the tensor's place in the graph: the tag of its messages and the order in which all ranks start transfers.
-    `all_reduce` holds the ranks of the sum where the messages are one; they are then not sent one by one.
-    """
-
-    tensor: str
-    number: int
-    read_rect: Rect
-    write_rect: Rect
-    sends: Messages
-    receives: Messages
-    all_reduce: tuple[int, ...] | None
-
-    @property
-    def kind(self) -> str:
-        return "all_reduce" if self.all_reduce else "messages"
-
-    @cached_property
-    def overlaps(self) -> bool:
-        """Whether anything received falls on what this rank wrote itself, or on what another sends: a sum."""
-        if not self.read_rect:
-            return False
-        own = self.write_rect.intersect(self.read_rect)
-        starts, stops = corners([own] if own else [], own.ndim)
-        incoming = self.receives
-        counts, _ = paint(
-            self.read_rect, (np.concatenate([starts, incoming.starts]), np.concatenate([stops, incoming.stops]))
-        )
-        return bool(counts.max() > 1)
+from dgraph.plan.fuse import BUCKET, fuse
+from dgraph.plan.kind import KINDS, Kind, recognise
+from dgraph.plan.message import receives, sends
+from dgraph.plan.transfer import Convoy, Transfer
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The transfers of one rank, by tensor, in graph order; tensors that need no message are left out."""
+    """The transfers of one rank, by tensor, in graph order, without tensors that need no message; and how they travel, in the
+    order of their starts."""
 
     rank: int
     transfers: Mapping[str, Transfer]
+    convoys: tuple[Convoy, ...]
 
 
-def make_plan(layout: Layout, rank: int) -> Plan:
-    """The plan of one rank."""
+def make_plan(layout: Layout, rank: int, lower: Collection[str] = KINDS, bucket: int = BUCKET) -> Plan:
+    """The plan of one rank. `lower`: which kinds are recognised; `bucket`: elements that are fused into one convoy at most, 0: no
+    transfers are fused."""
     transfers = {}
     for number, (name, tensor) in enumerate(layout.tensors.items()):
-        transfer = _transfer(name, number, tensor, layout.mesh, rank)
+        transfer = make_transfer(name, number, tensor, layout.mesh, rank, lower)
         if transfer is not None:
             transfers[name] = transfer
-    return Plan(rank, MappingProxyType(transfers))
+    return Plan(rank, MappingProxyType(transfers), fuse(layout.graph, transfers.values(), bucket))
 
 
-def _transfer(name: str, number: int, tensor: TensorLayout, mesh: Mesh, rank: int) -> Transfer | None:
+def make_transfer(name: str, number: int, tensor: TensorLayout, mesh: Mesh, rank: int,
+                  lower: Collection[str] = KINDS) -> Transfer | None:  # fmt: skip
+    """One tensor's transfer on one rank; None where it neither sends nor receives."""
     if tensor.is_local:
         return None
     incoming, outgoing = receives(tensor, mesh, rank), sends(tensor, mesh, rank)
     if not len(incoming) and not len(outgoing):
         return None
     place = mesh.coordinates(rank)
-    read, write = tensor.read.at(place), tensor.write.at(place)
-    group = _all_reduce_group(tensor, incoming, mesh, rank)
-    return Transfer(name, number, read, write, outgoing, incoming, group)
-
-
-def _all_reduce_group(tensor: TensorLayout, incoming: Messages, mesh: Mesh, rank: int) -> tuple[int, ...] | None:
-    """The ranks that all write and read one and the same rect, if the messages are just these ranks'.
-
-    Read and write fields must be equal on all ranks, so that every member finds the same group.
-    """
-    if not tensor.write.equals(tensor.read):
-        return None
-    depends = tensor.write.axes()
-    free = [a for a, n in enumerate(mesh.sizes) if n > 1 and a not in tensor.replicas and a not in depends]
-    members = 1
-    for axis in free:
-        members *= mesh.sizes[axis]
-    if members < 2 or len(incoming) != members - 1:
-        return None
-    return tuple(sorted([rank, *incoming.peers.tolist()]))
+    kind = recognise(tensor, mesh)
+    if kind.name not in lower:
+        kind = Kind("messages", kind.axes)
+    axes = tuple(mesh.names[axis] for axis in kind.axes)
+    return Transfer(
+        name, number, tensor.read.at(place), tensor.write.at(place), outgoing, incoming, kind.name, axes,
+        kind.group(mesh, rank),
+    )  # fmt: skip

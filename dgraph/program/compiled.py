@@ -25,7 +25,7 @@ from dgraph.plan.make import Plan, make_plan
 from dgraph.program.shown import reported
 from dgraph.schedule.buffer import memory_orders
 from dgraph.schedule.check import check_progress, postings
-from dgraph.schedule.make import Demand, make_schedule
+from dgraph.schedule.make import ITEMSIZE, Demand, make_schedule
 from dgraph.schedule.step import Schedule
 
 
@@ -64,7 +64,8 @@ class Program:
 
     def plan(self, rank: int) -> Plan:
         """All messages of one rank."""
-        return make_plan(self.layout, rank)
+        messages = self.config.messages
+        return make_plan(self.layout, rank, messages.lower, messages.bucket // ITEMSIZE[self.config.dtype])
 
     def schedule(self, plan: Plan) -> Schedule:
         """The ordered steps and buffers of the plan's rank."""

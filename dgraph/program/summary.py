@@ -1,49 +1,71 @@
 """What a plan costs: bytes, messages and memory.
 
-In: a program, ranks. Out: plain values. Promise: exact counts, those that a run has.
+In: a program, ranks. Out: plain values. Promise: exact counts, those that a run has where no memory is shared.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from dgraph.plan.kind import REASONS
+from dgraph.plan.transfer import Convoy, Transfer
 from dgraph.program.backend import libraries
 from dgraph.program.compiled import Program
+from dgraph.schedule.make import ITEMSIZE
 from dgraph.schedule.turn import Turn, behind_gradients
-
-COUNTED = ("messages", "sent_nbytes", "received_nbytes")
 
 
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
     """Bytes and messages of a training step, and memory, of some ranks: the result of `dgraph plan`. `size` is the number of all
     ranks; `ranks` lists those asked for, each with `rank`, `peak_nbytes`, `sent_nbytes`, `messages` and, by tensor, `tensors`;
-    `libraries` are the ops by the library whose kernels do them."""
-    itemsize = 4 if program.config.dtype == "float32" else 8
-    late, batches = behind_gradients(program.graph), program.config.train.accumulate
+    `libraries` are the ops by the library whose kernels do them.
+
+    A tensor has its `kind` and `axes`, and why (`because`); how it travels (`way`); `convoy`, the first tensor of those that
+    travel with it; and its `messages` (those of a convoy count at its first tensor), `sent_nbytes` and `received_nbytes`.
+    Where ranks share memory, what would be sent is read instead.
+    """
     entries = []
     for rank in ranks:
         plan = program.plan(rank)
         schedule = program.schedule(plan)
-        tensors: dict[str, dict[str, Any]] = {}
-        for name, transfer in plan.transfers.items():
-            tensors[name] = {
-                "kind": transfer.kind,
-                "messages": len(transfer.sends),
-                "sent_nbytes": transfer.sends.elements * itemsize,
-                "received_nbytes": transfer.receives.elements * itemsize,
-            }
-            if transfer.all_reduce:
-                block = transfer.read_rect.volume * itemsize
-                tensors[name] |= {"messages": 1, "sent_nbytes": block, "received_nbytes": block}
-            if late.transfer(name) is Turn.EVERY:
-                tensors[name] |= {key: batches * tensors[name][key] for key in COUNTED}
+        tensors = {t.tensor: _entry(program, convoy, t) for convoy in plan.convoys for t in convoy.transfers}
         entries.append(
             {
                 "rank": rank,
                 "peak_nbytes": schedule.peak_nbytes,
                 "sent_nbytes": sum(t["sent_nbytes"] for t in tensors.values()),
                 "messages": sum(t["messages"] for t in tensors.values()),
-                "tensors": tensors,
+                "tensors": {name: tensors[name] for name in plan.transfers},
             }
         )
     return {"size": program.ranks, "ranks": entries, "libraries": dict(libraries(program.graph, program.backend))}
+
+
+def _entry(program: Program, convoy: Convoy, transfer: Transfer) -> dict[str, Any]:
+    """One tensor: what its transfer is, and what it costs in all batches of a step."""
+    itemsize = ITEMSIZE[program.config.dtype]
+    late = behind_gradients(program.graph).transfer(transfer.tensor) is not Turn.EVERY
+    times = 1 if late else program.config.train.accumulate
+    readers = {peer for t in convoy.transfers for peer in t.sends.peers.tolist()}
+    messages = 1 if convoy.sums_in_place else len(readers)
+    sent, received = transfer.sends.elements, transfer.receives.elements
+    if transfer.sums_in_place:
+        sent = received = transfer.read_rect.volume
+    return {
+        "kind": transfer.kind,
+        "axes": list(transfer.axes),
+        "because": REASONS[transfer.kind],
+        "way": _way(program, convoy),
+        "convoy": convoy.transfers[0].tensor,
+        "messages": times * messages if transfer is convoy.transfers[0] else 0,
+        "sent_nbytes": times * sent * itemsize,
+        "received_nbytes": times * received * itemsize,
+    }
+
+
+def _way(program: Program, convoy: Convoy) -> str:
+    """How a convoy gets from rank to rank: within a host if memory can be shared, and else."""
+    if not program.config.messages.window:
+        return "messages"
+    in_place = convoy.is_read_in_place(ITEMSIZE[program.config.dtype])
+    return f"window: {'read in place' if in_place else 'packed'}; else messages"

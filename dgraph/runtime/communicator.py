@@ -8,7 +8,7 @@ Promise: no wildcard receives, no hidden buffering to rely on, and nothing of a 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -17,6 +17,16 @@ import numpy as np
 from dgraph.runtime.pulse import Pulse
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+ALIGNMENT = 64
+
+
+def aligned(nbytes: int) -> Array:
+    """Zeroed bytes that start at a multiple of ALIGNMENT."""
+    block = np.zeros(nbytes + ALIGNMENT, dtype=np.uint8)
+    offset = -block.ctypes.data % ALIGNMENT
+    return block[offset : offset + nbytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +59,20 @@ class Exchange(Protocol):
         """Return when every send is taken and every receive has arrived."""
 
 
+class Shared(Protocol):
+    """Memory of the ranks of one host that all of them read in place.
+
+    `blocks` are the bytes of every rank, by rank, and `notes` what each says of its own.
+    """
+
+    blocks: Mapping[int, Array]
+    notes: Mapping[int, bytes]
+
+    def meeting(self, signal: int, ranks: Sequence[int]) -> Exchange:
+        """`start` says that this rank has come to a place, `wait` returns when `ranks`, each at its start of the same use, have
+        come there too; what they wrote before is then to be seen. Every rank has one meeting of a signal at most. Local."""
+
+
 class Communicator(Protocol):
     """All ranks of one job, as one of them sees it."""
 
@@ -70,6 +94,10 @@ class Communicator(Protocol):
 
         Collective over `ranks`: made in the same order, and started in the same order, on all of them.
         """
+
+    def share(self, nbytes: int, signals: int, note: bytes) -> Shared | None:
+        """Zeroed memory of so many bytes that the ranks of this host read of each other, with signals 0, 1 ... to meet by. None
+        where this rank is alone on its host, or there is not so much: on one rank of a host, on all. Collective."""
 
     def gather(self, value: bytes) -> list[bytes] | None:
         """The values of all ranks, by rank, on rank 0; None on the others. Collective."""
@@ -110,6 +138,28 @@ class Nothing:
         """Nothing to wait for."""
 
 
+class Several:
+    """Exchanges that are used as one."""
+
+    def __init__(self, exchanges: Sequence[Exchange]) -> None:
+        self._exchanges = exchanges
+
+    def start(self) -> None:
+        """Start all of them."""
+        for exchange in self._exchanges:
+            exchange.start()
+
+    def test(self) -> bool:
+        """Make progress with all of them."""
+        done = [exchange.test() for exchange in self._exchanges]
+        return all(done)
+
+    def wait(self) -> None:
+        """Wait for one after the other."""
+        for exchange in self._exchanges:
+            exchange.wait()
+
+
 class OneRank:
     """The communicator of a job of one rank."""
 
@@ -133,6 +183,10 @@ class OneRank:
     def all_reduce(self, ranks: tuple[int, ...], buffer: Array, tag: int) -> Exchange:
         """A sum of one term."""
         return Nothing()
+
+    def share(self, nbytes: int, signals: int, note: bytes) -> Shared | None:
+        """Nobody to share with."""
+        return None
 
     def gather(self, value: bytes) -> list[bytes] | None:
         return [value]

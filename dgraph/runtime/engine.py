@@ -22,11 +22,14 @@ from dgraph.kernels.call import Action, Array, Moment
 from dgraph.kernels.numpy.update import AVERAGE, Operands
 from dgraph.layout.assign import Layout
 from dgraph.optimizer import Optimizer
+from dgraph.plan.transfer import Convoy
 from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator
+from dgraph.runtime.convoy import BoundConvoy, Part
 from dgraph.runtime.progress import Flight, Progress
 from dgraph.runtime.store import Store
-from dgraph.runtime.transfer import BoundTransfer
+from dgraph.runtime.transfer import bind_convoy
+from dgraph.runtime.window import open_window
 from dgraph.schedule.step import Compute, Feed, Fused, Measure, Schedule, Start, Step, Update, Wait, Zero
 from dgraph.schedule.turn import Turn
 from dgraph.trace import Recorder
@@ -69,14 +72,16 @@ class Run:
 
 class Engine:
     """One rank at work. Making it is collective; so are `train_batch` and `forward`. `thread`: whether a thread makes progress
-    while this one computes."""
+    while this one computes; `window`: whether ranks of one host read each other's memory in place, where it can be shared."""
 
     def __init__(self, schedule: Schedule, layout: Layout, communicator: Communicator, optimizer: Optimizer,
-                 backend: Backend, feed: Feeder, seed: int = 0, thread: bool = False) -> None:  # fmt: skip
+                 backend: Backend, feed: Feeder, seed: int = 0, thread: bool = False,
+                 window: bool = True) -> None:  # fmt: skip
         self.schedule, self.layout, self.communicator, self.optimizer = schedule, layout, communicator, optimizer
         self.backend = backend
         backend.prepare()
-        self.store = Store(schedule, optimizer.states)
+        self.window = open_window(schedule, len(layout.tensors), communicator) if window else None
+        self.store = Store(schedule, optimizer.states, self.window)
         self.updates = 0
         self.progress = Progress(communicator.pulse() if thread else None)
         self.moment = Moment(seed)
@@ -182,16 +187,16 @@ class Engine:
                 return Bound(step.node, "measure", self._measure(step))
             case Update():
                 return Bound(step.node, "update", self._update(step))
-            case Start(transfer=transfer):
-                bound = self._transfer(step)
-                flight = self._flights[transfer.tensor] = Flight(bound, self.progress)
-                return Bound(transfer.tensor, "start", flight.start, bound.sent_nbytes)
-            case Wait(transfer=transfer):
-                return self._waiting(transfer.tensor)
+            case Start(convoy=convoy):
+                bound = self._convoy(convoy)
+                flight = self._flights[convoy.name] = Flight(bound, self.progress)
+                return Bound(convoy.name, "start", flight.start, bound.sent_nbytes)
+            case Wait(convoy=convoy):
+                return self._waiting(convoy.name)
 
-    def _waiting(self, tensor: str) -> Bound:
-        flight = self._flights[tensor]
-        return Bound(tensor, "wait", flight.wait, flight=flight)
+    def _waiting(self, convoy: str) -> Bound:
+        flight = self._flights[convoy]
+        return Bound(convoy, "wait", flight.wait, flight=flight)
 
     def _compute(self, step: Compute) -> Action:
         call = replace(step.call, moment=self.moment)
@@ -234,29 +239,29 @@ class Engine:
         if self.optimizer.average is None:
             return [], []
         updates = [step for step in self.schedule.steps if isinstance(step, Update) and not step.follows]
-        transfers = [self._flights[p.name] for p in self.graph.parameters if p.name in self._flights]
+        parameters = {p.name for p in self.graph.parameters}
+        steps = [step for step in self.schedule.steps if isinstance(step, Start)]
+        flights = [self._flights[s.node] for s in steps if parameters & {t.tensor for t in s.convoy.transfers}]
         scratch, states, exchange = self.store.scratch, self.store.states, self.backend.updates.exchange
         swaps = [exchange(self.store.view(u.target), states[u.parameter][AVERAGE], scratch) for u in updates]
-        return swaps, [*(transfer.start for transfer in transfers), *(transfer.wait for transfer in transfers)]
+        return swaps, [*(flight.start for flight in flights), *(flight.wait for flight in flights)]
 
-    def _transfer(self, step: Start) -> BoundTransfer:
-        transfer = step.transfer
-        place = self.schedule.placement.places[transfer.tensor]
-        write = (
-            None
-            if place.write is None or not transfer.write_rect
-            else self.store.view((place.write, transfer.write_rect))
-        )
-        read = (
-            None if place.read is None or not transfer.read_rect else self.store.view((place.read, transfer.read_rect))
-        )
-        return BoundTransfer(transfer, write, read, place.write == place.read, self.communicator)
+    def _convoy(self, convoy: Convoy) -> BoundConvoy:
+        parts = []
+        for transfer in convoy.transfers:
+            place = self.schedule.placement.places[transfer.tensor]
+            pairs = ((place.write, transfer.write_rect), (place.read, transfer.read_rect))
+            write, read = (
+                self.store.view((number, rect)) if number is not None and rect else None for number, rect in pairs
+            )
+            parts.append(Part(transfer, write, read))
+        return bind_convoy(convoy, parts, self.communicator, self.window)
 
     def _unwaited(self, steps: Sequence[Step]) -> list[Bound]:
         """Waits for what an evaluation starts and only a later node would wait for."""
-        started = [step.transfer.tensor for step in steps if isinstance(step, Start)]
-        waited = {step.transfer.tensor for step in steps if isinstance(step, Wait)}
-        return [self._waiting(tensor) for tensor in started if tensor not in waited]
+        started = [step.node for step in steps if isinstance(step, Start)]
+        waited = {step.node for step in steps if isinstance(step, Wait)}
+        return [self._waiting(name) for name in started if name not in waited]
 
     # --- results
 

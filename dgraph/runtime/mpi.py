@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
 from mpi4py import MPI
 
 from dgraph.error import CheckError
-from dgraph.runtime.communicator import Array, Exchange, Message, Nothing
+from dgraph.runtime.communicator import Array, Exchange, Message, Nothing, Shared
 from dgraph.runtime.pulse import Pulse
 
 LARGEST_NBYTES = 1 << 30
@@ -26,6 +26,14 @@ LARGEST_NBYTES = 1 << 30
 YIELDS = 100
 FIRST_NAP_SECONDS = 1e-6
 LONGEST_NAP_SECONDS = 1e-4
+SPINS = 200
+"""So often a number in memory is looked at before a rank gives anything away."""
+PAGE = 4096
+LINE = 64
+"""Bytes of a line of the cache: what ranks write does not share one."""
+SHARED_MEMORY = "/dev/shm"
+"""Where MPIs put what ranks share; it may be small, and only who touches a page that is not there finds out."""
+SPARE = 0.9
 _PASSED_ON = 0.05
 """Seconds in which a launcher reads what a rank printed before it aborts: some end without reading on."""
 
@@ -82,6 +90,81 @@ class _Transfer:
             request.Free()
 
 
+class _Meeting:
+    """Ranks of one node that wait for each other by numbers in memory: how often each of them has come."""
+
+    def __init__(self, window: MPI.Win, own: memoryview, others: Sequence[memoryview], patient: bool) -> None:
+        self._sync, self._own, self._others, self._patient = window.Sync, own, others, patient
+        self._count = 0
+
+    def start(self) -> None:
+        self._count += 1
+        self._sync()
+        self._own[0] = self._count
+
+    def test(self) -> bool:
+        count = self._count
+        for other in self._others:
+            if other[0] < count:
+                return False
+        self._sync()
+        return True
+
+    def wait(self) -> None:
+        count = self._count
+        for other in self._others:
+            if other[0] < count:
+                self._linger(other)
+        self._sync()
+
+    def _linger(self, other: memoryview) -> None:
+        """Look again and again: at once, then for a turn each, and where ranks wait for a core, after naps that grow."""
+        count = self._count
+        for _ in range(0 if self._patient else SPINS):
+            if other[0] >= count:
+                return
+        turns = 0
+        nap = FIRST_NAP_SECONDS
+        while other[0] < count:
+            turns += 1
+            if turns < YIELDS:
+                os.sched_yield()
+            elif self._patient:
+                time.sleep(nap)
+                nap = min(2 * nap, LONGEST_NAP_SECONDS)
+            else:
+                time.sleep(0)
+
+
+class _Memory:
+    """A window of the ranks of one node: each has its signals, one a line of the cache, and behind them its block."""
+
+    def __init__(self, node: MPI.Intracomm, ranks: Sequence[int], nbytes: int, signals: int, patient: bool) -> None:
+        size = signals * LINE + nbytes
+        self._window = MPI.Win.Allocate_shared(size, 1, comm=node)
+        self._window.Lock_all()
+        self._patient = patient
+        self._signals: dict[int, Array] = {}
+        blocks: dict[int, Array] = {}
+        for place, rank in enumerate(ranks):
+            whole: Array = np.array(self._window.Shared_query(place)[0], dtype=np.uint8, copy=False)
+            self._signals[rank], blocks[rank] = whole[: signals * LINE], whole[signals * LINE :]
+        self.rank = ranks[node.rank]
+        blocks[self.rank].fill(0)
+        self._signals[self.rank].fill(0)
+        self.blocks: Mapping[int, Array] = blocks
+        self.notes: Mapping[int, bytes] = {}
+
+    def meeting(self, signal: int, ranks: Sequence[int]) -> Exchange:
+        own, *others = (self._signals[rank][signal * LINE :][:LINE].data.cast("q") for rank in (self.rank, *ranks))
+        return _Meeting(self._window, own, others, self._patient)
+
+    def close(self) -> None:
+        """Free the window. Collective."""
+        self._window.Unlock_all()
+        self._window.Free()
+
+
 class _Sum:
     """A sum in place over the ranks of `comm`. MPI promises the same result on all of them."""
 
@@ -109,16 +192,36 @@ def _datatype(dtype: np.dtype[np.generic]) -> MPI.Datatype:
         raise CheckError(f"MPI cannot sum values of type {dtype}", "sum in float32 or float64") from None
 
 
-def _is_crowded(world: MPI.Intracomm) -> tuple[bool, bool]:
-    """Whether the ranks of this node outnumber the cores that they may use, and whether there are other nodes. Collective."""
-    node = world.Split_type(MPI.COMM_TYPE_SHARED)
+def _is_crowded(node: MPI.Intracomm) -> bool:
+    """Whether the ranks of a node outnumber the cores that they may use. Collective."""
     mask = np.zeros(max(os.cpu_count() or 1, 1 + max(os.sched_getaffinity(0))), dtype=np.uint8)
     mask[list(os.sched_getaffinity(0))] = 1
     node.Allreduce(MPI.IN_PLACE, mask, MPI.MAX)
-    crowded = node.size > int(mask.sum())
-    spread = node.size < world.size
-    node.Free()
-    return crowded, spread
+    return node.size > int(mask.sum())
+
+
+def _there_is_room(node: MPI.Intracomm, nbytes: int) -> bool:
+    """Whether the node has so much memory to share, all ranks together; the same on all of them. Collective."""
+    wanted = np.array([nbytes], dtype=np.int64)
+    node.Allreduce(MPI.IN_PLACE, wanted)
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+        free = int(SPARE * found.f_bavail * found.f_frsize)
+    except OSError:
+        free = 0
+    fits = np.array([wanted[0] <= free], dtype=np.uint8)
+    node.Allreduce(MPI.IN_PLACE, fits, MPI.MIN)
+    return bool(fits[0])
+
+
+def _all_bytes(comm: MPI.Intracomm, value: bytes) -> list[bytes]:
+    """What every rank of `comm` gives, by rank. Collective."""
+    sizes = np.zeros(comm.size, dtype=np.int64)
+    comm.Allgather(np.array([len(value)], dtype=np.int64), sizes)
+    stops = np.cumsum(sizes)
+    whole = np.empty(int(stops[-1]), dtype=np.uint8)
+    comm.Allgatherv(np.frombuffer(value, dtype=np.uint8), (whole, (sizes, stops - sizes), MPI.BYTE))
+    return [whole[stop - size : stop].tobytes() for size, stop in zip(sizes, stops, strict=True)]
 
 
 def _library() -> str:
@@ -142,9 +245,11 @@ class MPICommunicator:
     ) -> None:
         self._world = world.Dup()
         self._largest = largest
-        crowded, self.spread = _is_crowded(world)
-        self._patient = crowded if patient is None else patient
+        self._node = MPI.Intracomm(world.Split_type(MPI.COMM_TYPE_SHARED))
+        self._patient = _is_crowded(self._node) if patient is None else patient
+        self.spread = self._node.size < world.size
         self._pulse: Pulse | None = None
+        self._memories: list[_Memory] = []
         self._groups: dict[tuple[int, ...], MPI.Intracomm] = {tuple(range(world.size)): self._world}
         self._transfers: list[_Transfer] = []
         tag = world.Get_attr(MPI.TAG_UB)
@@ -183,6 +288,19 @@ class MPICommunicator:
         if len(ranks) == 1:
             return Nothing()
         return _Sum(self._group(ranks), _parts(buffer, self._largest), datatype, self._patient)
+
+    def share(self, nbytes: int, signals: int, note: bytes) -> Shared | None:
+        if self._node.size == 1:
+            return None
+        nbytes = -(-nbytes // PAGE) * PAGE
+        if not _there_is_room(self._node, nbytes + signals * LINE):
+            return None
+        ranks = np.zeros(self._node.size, dtype=np.int64)
+        self._node.Allgather(np.array([self.rank], dtype=np.int64), ranks)
+        memory = _Memory(self._node, ranks.tolist(), nbytes, signals, self._patient)
+        memory.notes = dict(zip(ranks.tolist(), _all_bytes(self._node, note), strict=True))
+        self._memories.append(memory)
+        return memory
 
     def _group(self, ranks: tuple[int, ...]) -> MPI.Intracomm:
         """The communicator of these ranks, made once. Collective over them."""
@@ -253,6 +371,8 @@ class MPICommunicator:
             self._pulse.end()
         for transfer in self._transfers:
             transfer.close()
-        for comm in self._groups.values():
+        for memory in self._memories:
+            memory.close()
+        for comm in (*self._groups.values(), self._node):
             comm.Free()
-        self._transfers, self._groups = [], {}
+        self._transfers, self._groups, self._memories = [], {}, []

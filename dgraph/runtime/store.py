@@ -1,7 +1,7 @@
 """The memory of one rank: its buffers, the optimizer's state, and the first values of parameters.
 
-In: a schedule. Out: `Store`: arrays by buffer number, views by rect. Promise: everything that a step touches is allocated
-here, once.
+In: a schedule, perhaps a window. Out: `Store`: arrays by buffer number, views by rect. Promise: everything that a step touches is
+allocated here, once.
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ from dgraph.graph.node import Graph
 from dgraph.kernels.call import Array
 from dgraph.random import initial
 from dgraph.rect import Rect
+from dgraph.runtime.communicator import aligned
+from dgraph.runtime.pack import shaped
+from dgraph.runtime.window import Window
 from dgraph.schedule.buffer import Buffer
 from dgraph.schedule.step import NOWHERE, Schedule, Update
 
-ALIGNMENT = 64
-
 
 class Store:
-    """Buffers of one rank. `states[parameter][state]` are the optimizer's arrays on the parameter's write rect."""
+    """Buffers of one rank; those that neighbours read in place lie in the window, if there is one. `states[parameter][state]` are
+    the optimizer's arrays on the parameter's write rect."""
 
-    def __init__(self, schedule: Schedule, states: Iterable[str]) -> None:
+    def __init__(self, schedule: Schedule, states: Iterable[str], window: Window | None = None) -> None:
         self.schedule = schedule
         self.dtype = np.dtype(schedule.dtype)
         placement = schedule.placement
         self.buffers = {
-            number: allocate(buffer, self.dtype)
+            number: arranged(window.buffer(number, buffer.nbytes), buffer, self.dtype)
+            if window is not None and buffer.shared
+            else allocate(buffer, self.dtype)
             for number, buffer in enumerate(placement.buffers)
             if number not in placement.absent
         }
@@ -78,14 +82,9 @@ class Store:
 
 def allocate(buffer: Buffer, dtype: np.dtype[np.generic]) -> Array:
     """A zeroed array of the buffer's rect whose memory has the buffer's order."""
-    shape = [buffer.rect.size[d] for d in buffer.order]
-    inverse = sorted(range(len(shape)), key=buffer.order.__getitem__)
-    memory = aligned(buffer.nbytes).view(dtype)
-    return memory.reshape(shape).transpose(inverse)
+    return arranged(aligned(buffer.nbytes), buffer, dtype)
 
 
-def aligned(nbytes: int) -> Array:
-    """Zeroed bytes that start at a multiple of ALIGNMENT."""
-    block = np.zeros(nbytes + ALIGNMENT, dtype=np.uint8)
-    offset = -block.ctypes.data % ALIGNMENT
-    return block[offset : offset + nbytes]
+def arranged(memory: Array, buffer: Buffer, dtype: np.dtype[np.generic]) -> Array:
+    """Bytes as an array of the buffer's rect, in the buffer's order."""
+    return shaped(memory.view(dtype), buffer.rect.size, buffer.order)

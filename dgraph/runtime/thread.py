@@ -9,6 +9,7 @@ All state is on the board, guarded by one lock:
     sends, receives    posts that have no counterpart yet, by (src, dst, tag), oldest first
     rounds             collectives that not all ranks have come to, by the ranks concerned, oldest first
     boards             those of communicators that were split off, by the ranks concerned, in the order of their making
+    come               how often a rank has come to a meeting, by (memory, signal, rank)
     error              what ended the run, and the rank that it came from
 """
 
@@ -17,14 +18,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
 from dgraph.error import RunError
-from dgraph.runtime.communicator import Array, Exchange, Message
+from dgraph.runtime.communicator import Array, Exchange, Message, Shared, aligned
 from dgraph.runtime.pulse import Pulse
 
 T = TypeVar("T")
@@ -53,6 +54,23 @@ class _Round:
     done: bool = False
 
 
+@dataclass(eq=False)
+class _Arrival:
+    """A rank that is to come to a meeting for the n-th time."""
+
+    what: str
+    come: dict[tuple[int, int, int], int]
+    key: tuple[int, int, int]
+    count: int
+
+    @property
+    def done(self) -> bool:
+        return self.come[self.key] >= self.count
+
+
+_Pending = _Post | _Round | _Arrival
+
+
 class _Board:
     """Where the ranks of one run meet."""
 
@@ -63,6 +81,7 @@ class _Board:
         self.receives: dict[Key, deque[_Post]] = defaultdict(deque)
         self.rounds: dict[tuple[str, tuple[int, ...]], deque[_Round]] = defaultdict(deque)
         self.boards: dict[tuple[int, ...], list[_Board]] = defaultdict(list)
+        self.come: dict[tuple[int, int, int], int] = defaultdict(int)
         self.error: tuple[int, BaseException] | None = None
 
     def fail(self, rank: int, error: BaseException) -> None:
@@ -114,7 +133,7 @@ class _Board:
             self.changed.notify_all()
         return place
 
-    def wait(self, rank: int, pending: Sequence[_Post | _Round], until: float) -> None:
+    def wait(self, rank: int, pending: Sequence[_Pending], until: float) -> None:
         """Return when all is done; raise when a rank fails or the time is up. The lock is held."""
         while not all(p.done for p in pending):
             self.check()
@@ -123,6 +142,12 @@ class _Board:
                 late = next(p for p in pending if not p.done)
                 raise Stopped(f"rank {rank} waited {self.deadline:g} s in vain for {late.what}")
             self.changed.wait(left)
+
+    def arrive(self, memory: int, signal: int, rank: int) -> int:
+        """Come to a meeting; how often this rank has. The lock is held."""
+        self.come[memory, signal, rank] += 1
+        self.changed.notify_all()
+        return self.come[memory, signal, rank]
 
 
 def _octets(buffer: Array) -> Array:
@@ -146,9 +171,9 @@ def _leave(place: _Round) -> None:
 class _Use:
     """What exchanges of threads have in common: `begin` puts up posts or rounds, and they are waited for."""
 
-    def __init__(self, board: _Board, rank: int, begin: Callable[[], Sequence[_Post | _Round]]) -> None:
+    def __init__(self, board: _Board, rank: int, begin: Callable[[], Sequence[_Pending]]) -> None:
         self._board, self._rank, self._begin = board, rank, begin
-        self._pending: Sequence[_Post | _Round] = ()
+        self._pending: Sequence[_Pending] = ()
         self._until = 0.0
 
     def start(self) -> None:
@@ -174,6 +199,25 @@ class _Use:
             self._board.wait(self._rank, self._pending, self._until)
 
 
+class _Memory:
+    """Memory of all threads, with meetings on the board."""
+
+    def __init__(self, board: _Board, rank: int, number: int, parts: dict[int, tuple[Array, bytes]]) -> None:
+        self._board, self._rank, self._number = board, rank, number
+        self.blocks: Mapping[int, Array] = {rank: block for rank, (block, _) in parts.items()}
+        self.notes: Mapping[int, bytes] = {rank: note for rank, (_, note) in parts.items()}
+
+    def meeting(self, signal: int, ranks: Sequence[int]) -> Exchange:
+        board, others = self._board, tuple(ranks)
+
+        def begin() -> list[_Arrival]:
+            count = board.arrive(self._number, signal, self._rank)
+            keys = [(self._number, signal, other) for other in others]
+            return [_Arrival(f"rank {key[2]} at meeting {signal}", board.come, key, count) for key in keys]
+
+        return _Use(board, self._rank, begin)
+
+
 class ThreadCommunicator:
     """One thread among the ranks of one process."""
 
@@ -184,6 +228,7 @@ class ThreadCommunicator:
         self._board, self.rank, self.size = board, rank, board.size
         self._all = tuple(range(board.size))
         self._splits: dict[tuple[int, ...], int] = defaultdict(int)
+        self._memories = 0
         self.host = f"thread{rank}"
 
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
@@ -217,6 +262,13 @@ class ThreadCommunicator:
 
         return _Use(self._board, self.rank, begin)
 
+    def share(self, nbytes: int, signals: int, note: bytes) -> Shared | None:
+        self._memories += 1
+        if self.size == 1:
+            return None
+        parts = self._meet("all", self._all, "a sharing of memory", (aligned(nbytes), note))
+        return _Memory(self._board, self.rank, self._memories, parts)
+
     def gather(self, value: bytes) -> list[bytes] | None:
         parts = self._meet("all", self._all, "a gather", value)
         return [parts[rank] for rank in self._all] if self.rank == 0 else None
@@ -238,7 +290,7 @@ class ThreadCommunicator:
                 boards.append(_Board(len(ranks), self._board.deadline))
         return ThreadCommunicator(boards[number], ranks.index(self.rank))
 
-    def _meet(self, kind: str, ranks: tuple[int, ...], what: str, value: bytes | None) -> dict[int, Any]:
+    def _meet(self, kind: str, ranks: tuple[int, ...], what: str, value: Any) -> dict[int, Any]:
         """What every rank brought to a collective that blocks."""
         board = self._board
         with board.changed:

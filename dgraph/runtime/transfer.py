@@ -1,106 +1,159 @@
-"""A transfer at work: packing, the exchange, unpacking.
+"""From a planned convoy to one at work.
 
-In: a planned transfer, the arrays of the tensor's writers and readers, a communicator. Out: `BoundTransfer`: `start`, `test` and
-`wait`. Promise: all buffers are made once; what overlaps is added in the order of the ranks, so that all readers of one element
-get the same bits; messages of one rank travel packed, one a peer.
+In: a convoy, the arrays of its tensors' writers and readers, a communicator, perhaps a window. Out: `BoundConvoy`. Promise: all
+buffers are made once; what overlaps is added in the order of the ranks, so that all readers of one element get the same bits,
+whatever way it came.
+
+    near    ranks of the window: a reader takes what it needs from where the writer has it, in its buffer or packed beside it
+    far     all others: messages travel packed, one a peer
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from dgraph.kernels.call import Array
-from dgraph.plan.make import Transfer
+from dgraph.kernels.call import Action, Array
 from dgraph.plan.message import Messages
+from dgraph.plan.paint import corners, paint
+from dgraph.plan.transfer import Convoy
 from dgraph.rect import Rect
-from dgraph.runtime.communicator import Communicator, Exchange, Message
+from dgraph.runtime.communicator import Communicator, Exchange, Message, Several
+from dgraph.runtime.convoy import BoundConvoy, Part, Stage, Use
+from dgraph.runtime.pack import Packed, among, packed
+from dgraph.runtime.reduce import bind_all_reduce
+from dgraph.runtime.sum import bind_sum
+from dgraph.runtime.window import READY, TAKEN, Window
+
+Sources = list[tuple[int, Rect, Array]]
+"""What a rank receives of a tensor: from whom, which rect, the array that has it."""
 
 
-class BoundTransfer:
-    """One tensor's transfer on one rank. `write` and `read` are views of its write and read rect (None where empty)."""
-
-    def __init__(self, transfer: Transfer, write: Array | None, read: Array | None, same: bool,
-                 communicator: Communicator) -> None:  # fmt: skip
-        self._packs: list[tuple[Array, Array]] = []
-        self._copies: list[tuple[Array, Array]] = []
-        self._adds: list[tuple[Array, Array]] = []
-        self._sum: Array | None = None
-        self.sent_nbytes = 0
-        if transfer.all_reduce:
-            self._exchange = _all_reduce(transfer, read, communicator)
-            self.sent_nbytes = 0 if read is None else read.nbytes
-            return
-        outgoing, incoming = _staging(transfer.sends, write), _staging(transfer.receives, read)
-        self._exchange = _exchange(transfer, outgoing, incoming, communicator)
-        self.sent_nbytes = sum(buffer.nbytes for buffer in outgoing)
-        if write is not None:
-            rects = [rect for _, rect in transfer.sends]
-            origin = transfer.write_rect.start
-            self._packs = [(b, write[r.slices(origin)]) for b, r in zip(outgoing, rects, strict=True)]
-        if read is not None:
-            self._plan_unpacking(transfer, write, read, same, incoming, communicator.rank)
-
-    def _plan_unpacking(self, transfer: Transfer, write: Array | None, read: Array, same: bool,
-                        incoming: Sequence[Array], rank: int) -> None:  # fmt: skip
-        """Copies where everything falls beside everything else; otherwise sums in the order of the ranks."""
-        entries = [(peer, rect, buffer) for (peer, rect), buffer in zip(transfer.receives, incoming, strict=True)]
-        own = transfer.write_rect.intersect(transfer.read_rect)
-        if not same and own and write is not None:
-            entries.append((rank, own, write[own.slices(transfer.write_rect.start)]))
-        entries.sort(key=lambda entry: entry[0])
-        pairs = [(read[_slices(rect, transfer)], source) for _, rect, source in entries]
-        if transfer.overlaps:
-            self._sum, self._adds = read, pairs
-        else:
-            self._copies = pairs
-
-    def start(self) -> None:
-        """Pack what this rank wrote and post all messages."""
-        for buffer, view in self._packs:
-            np.copyto(buffer, view)
-        self._exchange.start()
-
-    def test(self) -> bool:
-        """Make progress; True once every message is taken and has arrived."""
-        return self._exchange.test()
-
-    def wait(self) -> None:
-        """Wait for the messages and bring the read rect up to date."""
-        self._exchange.wait()
-        for view, buffer in self._copies:
-            np.copyto(view, buffer)
-        if self._sum is not None:
-            self._sum.fill(0)
-            for view, buffer in self._adds:
-                np.add(view, buffer, out=view)
+def bind_convoy(
+    convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None
+) -> BoundConvoy:
+    """A convoy made ready. Collective over its ranks: made in the same order on all of them."""
+    bind = bind_all_reduce if convoy.sums_in_place else _bind_pull
+    return bind(convoy, parts, communicator, window)
 
 
-def _slices(rect: Rect, transfer: Transfer) -> tuple[slice, ...]:
-    return rect.slices(transfer.read_rect.start)
+def _bind_pull(convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None) -> BoundConvoy:
+    """Every reader takes what it needs."""
+    near = window.ranks if window is not None else frozenset[int]()
+    sends = [(among(part.transfer.sends, near, False), part.write) for part in parts]
+    receives = [(among(part.transfer.receives, near, False), part.read) for part in parts]
+    outgoing, incoming = packed(sends), packed(receives)
+    messages = communicator.exchange(
+        [Message(peer, convoy.number, block) for peer, block in outgoing.blocks.items()],
+        [Message(peer, convoy.number, block) for peer, block in incoming.blocks.items()],
+    )
+    packs = _packing(parts, [m for m, _ in sends], outgoing)
+    arriving = [_sources(m, views) for (m, _), views in zip(receives, incoming.views, strict=True)]
+    if window is None:
+        stage = Stage(messages, _unpacking(parts, arriving, communicator.rank))
+        return BoundConvoy([Use(packs, [stage])], outgoing.nbytes)
+    mine, theirs, meetings = _near(convoy, parts, window)
+    there = Several([messages, meetings[0]])
+    uses = []
+    for turn in range(2):
+        sources = [[*far, *theirs[turn][k]] for k, far in enumerate(arriving)]
+        stages = [Stage(there, _unpacking(parts, sources, communicator.rank))]
+        uses.append(Use([*packs, *mine[turn]], [*stages, *(Stage(meeting, ()) for meeting in meetings[1:])]))
+    return BoundConvoy(uses, sum(part.transfer.sends.elements for part in parts) * _itemsize(parts))
 
 
-def _staging(messages: Messages, like: Array | None) -> list[Array]:
-    if like is None:
+def _near(
+    convoy: Convoy, parts: Sequence[Part], window: Window
+) -> tuple[list[list[Action]], list[list[Sources]], list[Exchange]]:
+    """For two uses in turn, how this rank packs for its neighbours and, by tensor, where they have what it takes of them; and where
+    they meet: when all is there, and, if anything lies where it was written, when all is taken."""
+    sends = [among(part.transfer.sends, window.ranks, True) for part in parts]
+    receives = [among(part.transfer.receives, window.ranks, True) for part in parts]
+    readers, writers = _peers(sends), _peers(receives)
+    stays = bool(readers) and window.stays(convoy, window.rank)
+    mine: list[list[Action]] = [[], []]
+    theirs: list[list[Sources]] = []
+    for turn in range(2):
+        if readers and not window.lies_in_place(convoy, window.rank):
+            block = partial(window.slot, convoy, turn)
+            tensors = [(m, part.write) for m, part in zip(sends, parts, strict=True)]
+            mine[turn] = _packing(parts, sends, packed(tensors, block))
+        theirs.append(_near_sources(convoy, parts, receives, window, turn))
+    meetings = [window.meeting(convoy, READY, writers)]
+    if stays or any(window.stays(convoy, writer) for writer in writers):
+        meetings.append(window.meeting(convoy, TAKEN, readers if stays else []))
+    return mine, theirs, meetings
+
+
+def _near_sources(
+    convoy: Convoy, parts: Sequence[Part], receives: Sequence[Messages], window: Window, turn: int
+) -> list[Sources]:
+    """By tensor, where neighbours have what this rank takes of them."""
+    placed = frozenset(w for w in _peers(receives) if window.lies_in_place(convoy, w))
+    packed_there = [among(messages, placed, False) for messages in receives]
+    tensors = [(messages, part.read) for messages, part in zip(packed_there, parts, strict=True)]
+    views = packed(tensors, lambda peer, elements: window.slot_of(convoy, turn, peer)).views
+    sources = [_sources(messages, found) for messages, found in zip(packed_there, views, strict=True)]
+    for messages, found in zip(receives, sources, strict=True):
+        for peer, rect in among(messages, placed, True):
+            buffer, whole = window.in_place(convoy, peer)
+            found.append((peer, rect, buffer[rect.slices(whole.start)]))
+    return sources
+
+
+def _peers(tensors: Sequence[Messages]) -> list[int]:
+    return sorted({peer for messages in tensors for peer in messages.peers.tolist()})
+
+
+def _sources(messages: Messages, views: Sequence[Array]) -> Sources:
+    return [(peer, rect, view) for (peer, rect), view in zip(messages, views, strict=True)]
+
+
+def _itemsize(parts: Sequence[Part]) -> int:
+    return next(array.itemsize for part in parts for array in (part.write, part.read) if array is not None)
+
+
+# --- packing and unpacking
+
+
+def _packing(parts: Sequence[Part], sends: Sequence[Messages], blocks: Packed) -> list[Action]:
+    """Copies of what this rank wrote into the blocks."""
+    return [
+        partial(np.copyto, view, part.write[rect.slices(part.transfer.write_rect.start)])
+        for part, messages, views in zip(parts, sends, blocks.views, strict=True)
+        for (_, rect), view in zip(messages, views, strict=True)
+        if part.write is not None
+    ]
+
+
+def _unpacking(parts: Sequence[Part], sources: Sequence[Sources], rank: int) -> list[Action]:
+    """What brings the read rects up to date from what has arrived of each tensor."""
+    return [action for part, found in zip(parts, sources, strict=True) for action in _reading(part, found, rank)]
+
+
+def _reading(part: Part, sources: Sources, rank: int) -> list[Action]:
+    """Copies where everything falls beside everything else; else sums in the order of the ranks, cell by cell of the grid that all
+    rects cut."""
+    if part.read is None:
         return []
-    return [np.empty(rect.size, dtype=like.dtype) for _, rect in messages]
+    transfer = part.transfer
+    own = transfer.write_rect.intersect(transfer.read_rect)
+    terms = list(sources)
+    if own and part.write is not None:
+        terms.append((rank, own, part.write[own.slices(transfer.write_rect.start)]))
+    terms.sort(key=lambda term: term[0])
+    actions: list[Action] = []
+    for cell in _cells(transfer.read_rect, [rect for _, rect, _ in terms]):
+        into = part.read[cell.slices(transfer.read_rect.start)]
+        actions += bind_sum(into, [array[cell.slices(rect.start)] for _, rect, array in terms if cell in rect])
+    return actions
 
 
-def _exchange(transfer: Transfer, outgoing: Sequence[Array], incoming: Sequence[Array],
-              communicator: Communicator) -> Exchange:  # fmt: skip
-    tag = transfer.number
-    sends = [Message(peer, tag, b) for peer, b in zip(transfer.sends.peers.tolist(), outgoing, strict=True)]
-    receives = [Message(peer, tag, b) for peer, b in zip(transfer.receives.peers.tolist(), incoming, strict=True)]
-    return communicator.exchange(sends, receives)
-
-
-def _all_reduce(transfer: Transfer, read: Array | None, communicator: Communicator) -> Exchange:
-    """The sum in place. The buffer holds just this rect, so its memory is one block in whatever order its dimensions lie."""
-    if read is None or transfer.all_reduce is None:
-        raise ValueError(f"{transfer.tensor}: an all-reduce of nothing")
-    order = sorted(range(read.ndim), key=lambda d: -read.strides[d])
-    block = read.transpose(order)
-    if not block.flags.c_contiguous:
-        raise ValueError(f"{transfer.tensor}: an all-reduce of a part of a buffer")
-    return communicator.all_reduce(transfer.all_reduce, block.reshape(-1), transfer.number)
+def _cells(inside: Rect, rects: Sequence[Rect]) -> list[Rect]:
+    """The rects and what they leave out, if nothing falls on anything else; otherwise the grid that all their faces cut."""
+    counts, cell = paint(inside, corners(rects, inside.ndim))
+    if counts.max() > 1:
+        return [cell(index) for index in np.argwhere(counts >= 0)]
+    return [*rects, *(cell(index) for index in np.argwhere(counts == 0))]

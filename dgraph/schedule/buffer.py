@@ -3,8 +3,10 @@
 In: a layout, a plan, a rank. Out: `Placement`: for every tensor the buffers that its writers write and its readers read. Promise:
 every rank that takes part in a sum of a tensor uses the same memory order for it.
 
-    one buffer      what is received falls beside what is written: read rect and write rect are two views of it
-    two buffers     what is received adds to what is written: the writers' part stays as it is, the sum is made beside it
+    one buffer      what is received falls beside what is written, or is a gradient that is added to it: read rect and write rect
+    are
+                    two views of it
+    two buffers     the writers' part stays as it is, because others or this rank read it again; the sum is made beside it
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from types import MappingProxyType
 from dgraph.graph.node import Dim, Graph, OpNode
 from dgraph.kernels.call import Call, Kernel
 from dgraph.layout.assign import Layout
-from dgraph.plan.make import Plan, Transfer
+from dgraph.plan.make import Plan
+from dgraph.plan.transfer import Transfer
 from dgraph.rect import Rect
 
 Kernels = Mapping[tuple[str, bool], Kernel]
@@ -24,12 +27,14 @@ Kernels = Mapping[tuple[str, bool], Kernel]
 
 @dataclass(frozen=True)
 class Buffer:
-    """A block of memory for the elements of `rect`; `order` lists the dimensions, the slowest first."""
+    """A block of memory for the elements of `rect`; `order` lists the dimensions, the slowest first. `shared`: where ranks can
+    share memory, others read this buffer in place, from the start of its tensor's convoy to the wait."""
 
     tensor: str
     rect: Rect
     order: tuple[int, ...]
     nbytes: int
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,27 +79,33 @@ def place_tensors(layout: Layout, plan: Plan, orders: Mapping[str, tuple[int, ..
     """The buffers of one rank."""
     buffers: list[Buffer] = []
     places: dict[str, Place] = {}
+    shared = {convoy.transfers[0].tensor for convoy in plan.convoys if convoy.is_read_in_place(itemsize)}
 
-    def add(tensor: str, rect: Rect) -> int | None:
+    def add(tensor: str, rect: Rect, written: bool) -> int | None:
         if not rect:
             return None
-        buffers.append(Buffer(tensor, rect, orders[tensor], rect.volume * itemsize))
+        buffers.append(
+            Buffer(tensor, rect, orders[tensor], rect.volume * itemsize, shared=written and tensor in shared)
+        )
         return len(buffers) - 1
 
-    for name in layout.tensors:
+    for name, tensor in layout.tensors.items():
         read, write = layout.read_rect(name, plan.rank), layout.write_rect(name, plan.rank)
-        if _one_buffer(read, write, plan.transfers.get(name)):
-            number = add(name, read.hull(write))
+        if _one_buffer(read, write, plan.transfers.get(name), tensor.node.role == "gradient"):
+            number = add(name, read.hull(write), True)
             places[name] = Place(number, number)
         else:
-            places[name] = Place(add(name, write), add(name, read))
+            places[name] = Place(add(name, write, True), add(name, read, False))
     return Placement(tuple(buffers), MappingProxyType(places))
 
 
-def _one_buffer(read: Rect, write: Rect, transfer: Transfer | None) -> bool:
-    if transfer is None or transfer.all_reduce:
+def _one_buffer(read: Rect, write: Rect, transfer: Transfer | None, gradient: bool) -> bool:
+    """A gradient may be added to where it was written if others take of it only what this rank does not read."""
+    if transfer is None or transfer.sums_in_place:
         return True
-    return not transfer.overlaps and read.hull(write).volume <= read.volume + write.volume
+    if transfer.overlaps and not (gradient and not any(rect.intersect(read) for _, rect in transfer.sends)):
+        return False
+    return read.hull(write).volume <= read.volume + write.volume
 
 
 def memory_orders(graph: Graph, kernels: Kernels, dtype: str) -> Mapping[str, tuple[int, ...]]:

@@ -1,7 +1,8 @@
 """Proof that the steps of all ranks end: no cycle of waits, with no buffering assumed.
 
 In: the schedules of all ranks. Out: findings. Promise: since no receive is a wildcard, one abstract run decides for all runs:
-a rank goes on until it waits for a transfer that a partner has not started; if nobody can go on, the ranks wait in a circle.
+a rank goes on until it waits for a convoy that a partner has not started; if nobody can go on, the ranks wait in a circle. Tensors
+that travel together on one rank must do so on its partners: a convoy goes by the names of all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dgraph.schedule.step import Schedule, Start, Wait
 
 @dataclass(frozen=True)
 class Posting:
-    """A transfer's start or wait on one rank: which tensor, with whom."""
+    """A convoy's start or wait on one rank: which tensors, with whom."""
 
     waits: bool
     tensor: str
@@ -27,9 +28,7 @@ def postings(schedule: Schedule) -> list[Posting]:
     result = []
     for step in schedule.steps:
         if isinstance(step, (Start, Wait)):
-            transfer = step.transfer
-            partners = frozenset(transfer.sends.peers.tolist()) | frozenset(transfer.receives.peers.tolist())
-            result.append(Posting(isinstance(step, Wait), transfer.tensor, partners))
+            result.append(Posting(isinstance(step, Wait), step.convoy.name, step.convoy.partners))
     return result
 
 

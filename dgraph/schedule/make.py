@@ -1,7 +1,7 @@
 """How the steps of one rank are put in order.
 
-In: a layout, a plan, a backend. Out: `Schedule`. Promise: a transfer starts right after the last writer of its tensor and is waited
-for right before its first reader, at the same places of one global order on every rank; nothing is left to be decided while
+In: a layout, a plan, a backend. Out: `Schedule`. Promise: a convoy starts right after the last writer of its tensors and is waited
+for right before their first reader, at the same places of one global order on every rank; nothing is left to be decided while
 running.
 """
 
@@ -14,7 +14,8 @@ from types import MappingProxyType
 from dgraph.graph.node import Graph
 from dgraph.kernels.backend import Backend
 from dgraph.layout.assign import Layout
-from dgraph.plan.make import Plan, Transfer
+from dgraph.plan.make import Plan
+from dgraph.plan.transfer import Convoy
 from dgraph.schedule.buffer import memory_orders, place_tensors
 from dgraph.schedule.fuse import fuse
 from dgraph.schedule.node import node_steps
@@ -71,7 +72,7 @@ def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "fl
         turns=tuple(_turn(step, graph, late) for step in steps),
         forward=forward,
         workspace_nbytes=max([*_workspaces(steps, backend), demand.update_workspace if updates else 0, 0]),
-        staging_nbytes=sum(_staging(transfer) for transfer in plan.transfers.values()) * itemsize,
+        staging_nbytes=sum(map(_staging, plan.convoys)) * itemsize,
         state_nbytes=updated * demand.states * itemsize,
         ahead_nbytes=demand.ahead * sum(rect.volume for step in fed for _, rect in step.ports.values()) * itemsize,
     )
@@ -87,9 +88,12 @@ def _workspaces(steps: Sequence[Step], backend: Backend) -> Iterator[int]:
                 yield backend.fusions[chain.ops].workspace(chain)
 
 
-def _staging(transfer: Transfer) -> int:
+def _staging(convoy: Convoy) -> int:
     """Elements packed to be sent and received."""
-    return 0 if transfer.all_reduce else transfer.sends.elements + transfer.receives.elements
+    alone = len(convoy.transfers) == 1
+    if convoy.sums_in_place:
+        return 0 if alone else 2 * convoy.elements
+    return sum(transfer.sends.elements + transfer.receives.elements for transfer in convoy.transfers)
 
 
 # --- order
@@ -100,12 +104,9 @@ def _with_transfers(graph: Graph, plan: Plan, by_node: Mapping[str, list[Step]])
     position = {name: k for k, name in enumerate(graph.ops)}
     after: dict[int, list[Step]] = {}
     before: dict[int, list[Step]] = {}
-    for tensor, transfer in plan.transfers.items():
-        last = max(position[name] for name, _ in graph.writers[tensor])
-        readers = [position[name] for name, port in graph.readers[tensor] if graph.ops[name].port_map(port)]
-        first = min((at for at in readers if at > last), default=len(position))
-        after.setdefault(last, []).append(Start(transfer))
-        before.setdefault(first, []).append(Wait(transfer))
+    for convoy in plan.convoys:
+        after.setdefault(convoy.start, []).append(Start(convoy))
+        before.setdefault(convoy.wait, []).append(Wait(convoy))
     steps: list[Step] = []
     forward = 0
     for name, k in position.items():
@@ -118,7 +119,7 @@ def _with_transfers(graph: Graph, plan: Plan, by_node: Mapping[str, list[Step]])
 def _turn(step: Step, graph: Graph, late: Late) -> Turn:
     match step:
         case Start() | Wait():
-            return late.transfer(step.transfer.tensor)
+            return late.transfer(step.convoy.transfers[0].tensor)
         case Zero() if graph.ops[step.node].kind == "zero":
             return late.zeroing(graph.ops[step.node].outputs[0][1])
         case _:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dgraph.graph.node import Attributes
 from dgraph.kernels.call import Call, Chain
-from dgraph.plan.make import Transfer
+from dgraph.plan.transfer import Convoy
 from dgraph.rect import Rect
 from dgraph.schedule.buffer import Placement
 from dgraph.schedule.turn import Turn
@@ -90,24 +90,24 @@ class Measure:
 
 @dataclass(frozen=True)
 class Start:
-    """Packs and posts a tensor's messages."""
+    """Sets tensors on their way. Until the wait their write and read buffers belong to the convoy."""
 
-    transfer: Transfer
+    convoy: Convoy
 
     @property
     def node(self) -> str:
-        return self.transfer.tensor
+        return self.convoy.name
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Waits for a tensor's messages and unpacks them."""
+    """Waits until tensors are here and others have what they need of them."""
 
-    transfer: Transfer
+    convoy: Convoy
 
     @property
     def node(self) -> str:
-        return self.transfer.tensor
+        return self.convoy.name
 
 
 Step = Compute | Fused | Feed | Zero | Measure | Update | Start | Wait

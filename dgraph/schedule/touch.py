@@ -45,12 +45,9 @@ def touch(step: Step, graph: Graph, placement: Placement) -> Touch:
             return Touch(read, _numbers([target[0]]))
         case Measure(update=update, row=row):
             return Touch(touch(update, graph, placement).reads, _numbers([row[0]]))
-        case Start(transfer=transfer):
-            place = placement.places[transfer.tensor]
-            return Touch(_numbers([place.write]), _numbers([place.read]))
-        case Wait(transfer=transfer):
-            place = placement.places[transfer.tensor]
-            return Touch(_numbers([place.write]), _numbers([place.read]))
+        case Start(convoy=convoy) | Wait(convoy=convoy):
+            places = [placement.places[transfer.tensor] for transfer in convoy.transfers]
+            return Touch(_numbers(place.write for place in places), _numbers(place.read for place in places))
 
 
 def written_ports(step: Compute, graph: Graph) -> frozenset[str]:

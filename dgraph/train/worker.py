@@ -79,7 +79,8 @@ class Worker:
             self.source = open_source(self.spec)
         seed = self.program.config.seed
         layout, optimizer, backend = self.program.layout, self.program.optimizer, self.program.backend
-        self.engine = Engine(schedule, layout, self.communicator, optimizer, backend, self._feed, seed, self._thread())
+        thread, window = self._thread(), self.program.config.messages.window
+        self.engine = Engine(schedule, layout, self.communicator, optimizer, backend, self._feed, seed, thread, window)
         self.engine.store.initialise(self.program.graph, seed)
         self.feeder = Feeder(self.engine.fed, self._read, self.program.training, self.program.prefetch)
         self._ready: Ready | None = None

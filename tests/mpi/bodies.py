@@ -156,6 +156,29 @@ def progress_beside(communicator):
         communicator.barrier()
 
 
+def memory_of_a_host(communicator):
+    """What each rank writes, the others read in place once they have met; twice, for each sharing is new."""
+    rank, size = communicator.rank, communicator.size
+    for nbytes in (0, 100_000):
+        shared = communicator.share(nbytes, 3, bytes([rank]))
+        if shared is None:
+            assert size == 1
+            return
+        assert {r: shared.notes[r] for r in shared.blocks} == {r: bytes([r]) for r in range(size)}
+        others = [r for r in range(size) if r != rank]
+        there, taken = shared.meeting(0, others), shared.meeting(2, others)
+        for step in range(5):
+            shared.blocks[rank][:nbytes] = octets((rank, step), nbytes)
+            there.start()
+            while step % 2 and not there.test():
+                pass
+            there.wait()
+            for r in others:
+                np.testing.assert_array_equal(shared.blocks[r][:nbytes], octets((r, step), nbytes))
+            taken.start()
+            taken.wait()
+
+
 BODIES = [
     numbers_of_ranks,
     ring,
@@ -166,4 +189,5 @@ BODIES = [
     bytes_of_all,
     parts_of_ranks,
     progress_beside,
+    memory_of_a_host,
 ]

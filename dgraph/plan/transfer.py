@@ -1,0 +1,127 @@
+"""What travels: a tensor's transfer on one rank, and those that travel together.
+
+In: messages and their kind. Out: `Transfer`, `Convoy`. Promise: plain values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from dgraph.plan.message import Messages
+from dgraph.plan.paint import corners, paint
+from dgraph.rect import Rect
+
+ONE_PHASE_NBYTES = 1 << 17
+"""Sums whose terms have together so many bytes at most are made by every rank itself; of larger ones each makes a share."""
+IN_PLACE_NBYTES = 1 << 15
+"""Where memory is shared, what a rank sends is read where it lies if it has more bytes than this; less is packed beside, so
+that who wrote it need not wait for the readers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """How one tensor's value comes from what ranks wrote to where this rank reads.
+
+    `number` is the tensor's place in the graph: the tag of its messages and the order in which all ranks start transfers. `kind`
+    is what its messages are together (`dgraph.plan.kind`), `axes` the names of the mesh axes along which they go, `group` the
+    ranks that take part where it is a collective, ascending."""
+
+    tensor: str
+    number: int
+    read_rect: Rect
+    write_rect: Rect
+    sends: Messages
+    receives: Messages
+    kind: str
+    axes: tuple[str, ...]
+    group: tuple[int, ...]
+
+    @property
+    def sums_in_place(self) -> bool:
+        """Whether the ranks of the group make one sum of one and the same rect, each in the memory that it wrote."""
+        return self.kind == "all_reduce"
+
+    @property
+    def partners(self) -> frozenset[int]:
+        """The ranks that this one exchanges messages with."""
+        return frozenset(self.sends.peers.tolist()) | frozenset(self.receives.peers.tolist())
+
+    @property
+    def elements(self) -> int:
+        """How many elements this rank brings in: of a sum in place its rect, else what it sends."""
+        return self.write_rect.volume if self.sums_in_place else self.sends.elements
+
+    @cached_property
+    def overlaps(self) -> bool:
+        """Whether anything received falls on what this rank wrote itself, or on what another sends: a sum."""
+        if not self.read_rect:
+            return False
+        own = self.write_rect.intersect(self.read_rect)
+        starts, stops = corners([own] if own else [], own.ndim)
+        incoming = self.receives
+        counts, _ = paint(
+            self.read_rect, (np.concatenate([starts, incoming.starts]), np.concatenate([stops, incoming.stops]))
+        )
+        return bool(counts.max() > 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Convoy:
+    """Transfers of one kind that start together, behind the node at place `start` of the graph, and are waited for together, before
+    the one at place `wait`; to each peer goes one message for all of them.
+
+    From its start to its wait, the write and read buffers of these tensors belong to it: what was written stays as it is, for
+    others may read it in place; what is read may be brought up to date at any time.
+    """
+
+    transfers: tuple[Transfer, ...]
+    start: int
+    wait: int
+
+    @property
+    def name(self) -> str:
+        """The tensor, or the first one and how many more."""
+        more = len(self.transfers) - 1
+        return self.transfers[0].tensor + (f" and {more} more" if more else "")
+
+    @property
+    def number(self) -> int:
+        """The tag of its messages."""
+        return self.transfers[0].number
+
+    @property
+    def kind(self) -> str:
+        return self.transfers[0].kind
+
+    @property
+    def group(self) -> tuple[int, ...]:
+        return self.transfers[0].group
+
+    @property
+    def sums_in_place(self) -> bool:
+        return self.transfers[0].sums_in_place
+
+    @property
+    def partners(self) -> frozenset[int]:
+        """The ranks that this one exchanges messages with."""
+        return frozenset().union(*(transfer.partners for transfer in self.transfers))
+
+    @property
+    def elements(self) -> int:
+        """How many elements this rank brings in."""
+        return sum(transfer.elements for transfer in self.transfers)
+
+    def is_one_phase(self, itemsize: int) -> bool:
+        """Whether every rank makes the whole of a sum in place."""
+        return self.elements * len(self.group) * itemsize <= ONE_PHASE_NBYTES
+
+    def is_read_in_place(self, itemsize: int) -> bool:
+        """Whether, where memory is shared, others read this rank's elements where it wrote them."""
+        if len(self.transfers) > 1:
+            return False
+        if self.sums_in_place:
+            return not self.is_one_phase(itemsize)
+        return self.elements * itemsize > IN_PLACE_NBYTES
