@@ -24,6 +24,9 @@ _OTHERS_WAIT_SECONDS = 0.5
 
 def choose_library(environ: MutableMapping[str, str]) -> None:
     """Have mpi4py load the library of the MPI whose launcher started this process, unless it was told which."""
+    if "OMPI_COMM_WORLD_SIZE" in environ:
+        # Windows of shared memory do not need it, and Open MPI 5.0 reports on every rank that it is not there.
+        environ.setdefault("OMPI_MCA_osc", "^ucx")
     if "MPI4PY_LIBMPI" in environ or "MPI4PY_MPIABI" in environ:
         return
     if "OMPI_COMM_WORLD_SIZE" in environ:

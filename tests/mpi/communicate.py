@@ -3,13 +3,12 @@
 from bodies import BODIES
 
 from dgraph.runtime.connect import connected
-from dgraph.runtime.mpi import MPICommunicator
 
 place = "start"
 
 with connected(lambda: place) as world:
     for settings in ({"patient": True}, {"patient": False}, {"largest": 1000}):
-        communicator = MPICommunicator(**settings)
+        communicator = type(world)(**settings)
         for body in BODIES:
             place = f"{body.__name__} with {settings}"
             body(communicator)
