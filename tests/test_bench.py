@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import bench_runtime
 from bench_row import Options, Row, geometric_mean, row_of
 
 ONCE = Options(pairs=1, seconds=0)
@@ -38,3 +39,11 @@ def test_a_step_beside_that_of_pytorch():
     assert row.ratio == row.ours_seconds / row.theirs_seconds
     with pytest.raises(ValueError, match="only one side has"):
         next(bench.rows("eager.vgg_a", bench.Network("lenet5", lambda: bench.VggA(64, 7, 64), 2), ONCE, compiled=False))
+
+
+def test_the_runtime_beside_bare_calls():
+    rows = list(bench_runtime.run(ONCE, nodes=6))
+    assert [(row.case, row.more["nodes"], row.goal) for row in rows] == [
+        ("runtime.forward", 6, 3.0), ("runtime.step", 12, 3.0),
+    ]  # fmt: skip
+    assert len(bench_runtime.bare_calls(6, 4, gradient=True)) == 6 + 3 * 3 + 3 * 2

@@ -41,6 +41,7 @@ class Family:
 FAMILIES = {
     "eager": Family("bench_torch"),
     "compiled": Family("bench_torch"),
+    "runtime": Family("bench_runtime"),
     "overlap": Family("bench_overlap"),
     "reference": Family("bench_reference", 4),
     "prefetch": Family("bench_prefetch", 1),
