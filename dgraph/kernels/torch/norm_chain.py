@@ -1,0 +1,290 @@
+"""Chains of batch norm in as few passes over memory as there can be.
+
+In: chains of statistics, normalisation, sum and relu, forward and gradient. Out: fusions. Promise: all results that somebody reads are
+there; what a chain does not fuse (a batch that lacks samples, operands that lie otherwise) its kernels do one by one.
+
+    mean + variance                                     one pass, two where alone
+    normalize [+ add] [+ relu]                          one pass, two or three where alone
+    relu.grad [+ add.grad] + normalize.grad             a pass for what goes through the relu and its sums, and one for the delta of x;
+      [+ variance.grad + mean.grad]                     six or seven where alone
+    variance.grad + mean.grad                           one pass, two where alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from dgraph.kernels.backend import Key
+from dgraph.kernels.call import Action, Array, Call, Chain, Fusion, Kernel
+from dgraph.kernels.numpy import KERNELS as OTHERS
+from dgraph.kernels.numpy.block import Step, in_sequence
+from dgraph.kernels.torch import norm
+from dgraph.kernels.torch.chain import (
+    Arrays,
+    assigns,
+    completed,
+    linked,
+    of_one_piece,
+    one_by_one,
+    same_memory,
+    workspace_of,
+)
+from dgraph.kernels.torch.channel import matrices, of_channels
+from dgraph.kernels.torch.norm import Backward, Gate, Line, Moments, by_channel, is_full, normalizing
+from dgraph.ops.norm import summed
+
+_KERNELS: Mapping[Key, Kernel] = MappingProxyType({**OTHERS, **norm.KERNELS})
+
+
+# --- forward
+
+
+@dataclass(frozen=True)
+class Forward:
+    """[mean + variance +] normalize [+ add] [+ relu], the ops behind `statistics`."""
+
+    statistics: bool
+    behind: tuple[str, ...]
+
+    def fits(self, chain: Chain) -> bool:
+        """See `Fusion.fits`."""
+        at = 2 if self.statistics else 0
+        calls, normalize = chain.calls, chain.calls[at]
+        if not by_channel(normalize) or not all(assigns(call, "output") for call in calls):
+            return False
+        if self.statistics and not _fits_statistics(chain, normalize):
+            return False
+        return all(self._follows(chain, k) for k in range(at + 1, len(calls)))
+
+    def _follows(self, chain: Chain, k: int) -> bool:
+        """Whether a call takes what the one before it has written, and nobody else does."""
+        call, links = chain.calls[k], chain.links[k]
+        if len(links) != 1 or next(iter(links.values())) != (k - 1, "output") or (k - 1, "output") not in chain.inner:
+            return False
+        if call.op != "add":
+            return True
+        rects = [rect for port, rect in call.rects.items() if port != "output"]
+        return len(rects) == 2 and all(rect.size == call.rects["output"].size for rect in rects)
+
+    def workspace(self, chain: Chain) -> int:
+        """See `Fusion.workspace`."""
+        return workspace_of(chain, _KERNELS)
+
+    def bind(self, chain: Chain, arrays: Arrays, scratch: Array) -> Action:
+        """See `Fusion.bind`."""
+        at = 2 if self.statistics else 0
+        last = arrays[-1]["output"]
+        full = completed(chain, arrays, {(k, "output"): last for k in range(at, len(chain.calls))})
+        steps = normalizing(chain.calls[at], full[at], last, self._added(chain, arrays), "relu" in self.behind)
+        if steps is None:
+            return one_by_one(chain, full, _KERNELS, scratch)
+        return in_sequence([_statistics(chain, full, scratch), *steps] if self.statistics else steps)
+
+    def _added(self, chain: Chain, arrays: Arrays) -> Array | None:
+        """The other operand of the sum."""
+        for call, own, links in zip(chain.calls, arrays, chain.links, strict=True):
+            if call.op == "add":
+                return next(own[port] for port in call.rects if port != "output" and port not in links)
+        return None
+
+
+class Statistics:
+    """mean + variance."""
+
+    def fits(self, chain: Chain) -> bool:
+        """See `Fusion.fits`."""
+        return _fits_statistics(chain)
+
+    def workspace(self, chain: Chain) -> int:
+        """See `Fusion.workspace`."""
+        return workspace_of(chain, _KERNELS)
+
+    def bind(self, chain: Chain, arrays: Arrays, scratch: Array) -> Action:
+        """See `Fusion.bind`."""
+        return _statistics(chain, completed(chain, arrays, {}), scratch)
+
+
+def _fits_statistics(chain: Chain, *normalize: Call) -> bool:
+    """Whether a chain begins with the mean and the variance of one piece around it [and the normalisation by them]."""
+    mean, variance = chain.calls[:2]
+    sound = by_channel(mean) and by_channel(variance) and assigns(mean, "output") and assigns(variance, "output")
+    return (
+        sound
+        and of_one_piece((mean, variance, *normalize))
+        and linked(chain, 1, mean=(0, "output"))
+        and (not normalize or linked(chain, 2, mean=(0, "output"), variance=(1, "output")))
+    )
+
+
+def _statistics(chain: Chain, arrays: Arrays, scratch: Array) -> Action:
+    """Mean and variance in one pass over the input."""
+    calls = chain.calls[:2]
+    plain = in_sequence(
+        [_KERNELS[call.op, False].bind(call, own, scratch) for call, own in zip(calls, arrays[:2], strict=True)]
+    )
+    x = matrices(arrays[0]["input"])
+    if x is None or not x.dense or not same_memory(*(own["input"] for own in arrays[:2])):
+        return plain
+    moments, moment = Moments(x), calls[0].moment
+    outputs = [of_channels(own["output"]) for own in arrays[:2]]
+
+    def act() -> None:
+        if not is_full(moment):
+            plain()
+            return
+        means, variances = moments.find()
+        mean = moments.mean(means)
+        for output, value in zip(outputs, (mean, moments.variance(means, variances, mean)), strict=True):
+            np.copyto(output, value, casting="same_kind")
+
+    return act
+
+
+# --- gradient
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """[relu.grad + [add.grad +]] normalize.grad [+ variance.grad + mean.grad]."""
+
+    before: tuple[str, ...]
+    statistics: bool
+
+    def fits(self, chain: Chain) -> bool:
+        """See `Fusion.fits`."""
+        at = len(self.before)
+        normalize = chain.calls[at]
+        if not by_channel(normalize) or not assigns(normalize, "input.delta"):
+            return False
+        if any(not self._passes(chain, k) for k in range(1, at + 1)):
+            return False
+        if self.before and not assigns(chain.calls[0], "input.delta"):
+            return False
+        return not self.statistics or _fits_line(chain, at)
+
+    def _passes(self, chain: Chain, k: int) -> bool:
+        """Whether a call takes the delta that the one before it has written; of a sum, whether it has two deltas of one shape."""
+        call, links = chain.calls[k], chain.links[k]
+        before = chain.calls[k - 1]
+        if list(links) != ["output.delta"] or links["output.delta"][0] != k - 1:
+            return False
+        if before.op == "add" and not assigns(before, links["output.delta"][1]):
+            return False
+        if call.op != "add":
+            return True
+        deltas = [rect.size for port, rect in call.rects.items() if port != "output.delta"]
+        return len(deltas) == 2 and all(size == call.rects["output.delta"].size for size in deltas)
+
+    def workspace(self, chain: Chain) -> int:
+        """See `Fusion.workspace`."""
+        return workspace_of(chain, _KERNELS)
+
+    def bind(self, chain: Chain, arrays: Arrays, scratch: Array) -> Action:
+        """See `Fusion.bind`."""
+        at = len(self.before)
+        call, delta = chain.calls[at], arrays[at]["input.delta"]
+        inner = {(k, port): delta for k in range(at) for port in chain.calls[k].rects if port.startswith("input")}
+        full = completed(chain, arrays, inner)
+        gate = self._gate(chain, full, delta) if self.before else None
+        found = Backward.of(call, full[at], gate)
+        if found is None or (self.statistics and not same_memory(*(own["input"] for own in full[at : at + 2]))):
+            return one_by_one(chain, full, _KERNELS, scratch)
+        if not self.statistics:
+            return found.alone()
+        rest = [
+            _KERNELS[one.op, True].bind(one, own, scratch)
+            for one, own in zip(chain.calls[at + 1 :], full[at + 1 :], strict=True)
+        ]
+        return _by_moment(call, found.steps, found.complete(), [*found.scaled(), *rest])
+
+    def _gate(self, chain: Chain, full: Arrays, delta: Array) -> Gate:
+        """Where what passes the relu goes: to the result of relu.grad, or to that of add.grad which nobody else reads."""
+        own = full[0]
+        homes = [(own["input.delta"], False)]
+        if "add" in self.before:
+            homes += [(full[1][p], p in chain.calls[1].accumulate) for p in chain.calls[1].rects if p.startswith("input")]
+        # What is assigned and kept is written once, and read again from there.
+        homes = [(array, added) for array, added in homes if added or not same_memory(array, delta)]
+        kept = [array for array, added in homes if not added]
+        home = kept[0] if kept else delta
+        others = [(array, added) for array, added in homes if added or not same_memory(array, home)]
+        return Gate(own["output"], own["output.delta"], home, tuple(others))
+
+
+def _by_moment(call: Call, first: list[Step], full: list[Step], partly: list[Step]) -> Action:
+    """The steps that come first, and those for a full batch or for one that lacks samples."""
+    moment, actions = call.moment, (in_sequence([*first, *full]), in_sequence([*first, *partly]))
+
+    def act() -> None:
+        actions[0 if is_full(moment) else 1]()
+
+    return act
+
+
+class Lines:
+    """variance.grad + mean.grad."""
+
+    def fits(self, chain: Chain) -> bool:
+        """See `Fusion.fits`."""
+        variance, mean = chain.calls
+        return by_channel(variance) and by_channel(mean) and linked(chain, 1, input_delta=(0, "input.delta"))
+
+    def workspace(self, chain: Chain) -> int:
+        """See `Fusion.workspace`."""
+        return workspace_of(chain, _KERNELS)
+
+    def bind(self, chain: Chain, arrays: Arrays, scratch: Array) -> Action:
+        """See `Fusion.bind`."""
+        full = completed(chain, arrays, {})
+        plain = one_by_one(chain, full, _KERNELS, scratch)
+        views = matrices(full[0]["input.delta"], full[0]["input"])
+        if views is None:
+            return plain
+        (variance, _), moment = chain.calls, chain.calls[0].moment
+        by_variance, by_mean = (of_channels(own["output.delta"]) for own in full)
+        line, mean, elements = Line(views), of_channels(full[0]["mean"]), summed(variance.access)
+
+        def find() -> None:
+            slope = by_variance.astype(np.float64) * (2 / elements)
+            line.set(slope, by_mean / elements - slope * mean)
+
+        fused = in_sequence([find, *line.steps("input.delta" in variance.accumulate)])
+
+        def act() -> None:
+            (fused if is_full(moment) else plain)()
+
+        return act
+
+
+def _fits_line(chain: Chain, at: int) -> bool:
+    """Whether behind a normalisation its variance and mean are taken back, all of one piece, into the same delta."""
+    calls = chain.calls[at:]
+    one = of_one_piece(calls) and all(by_channel(call) for call in calls)
+    return (
+        one
+        and assigns(calls[0], "mean.delta", "variance.delta")
+        and linked(chain, at + 1, output_delta=(at, "variance.delta"), input_delta=(at, "input.delta"))
+        and linked(chain, at + 2, output_delta=(at, "mean.delta"), input_delta=(at + 1, "input.delta"))
+    )
+
+
+def _keys(ops: str, gradient: bool) -> tuple[Key, ...]:
+    return tuple((op, gradient) for op in ops.split())
+
+
+_BEHIND = ("", "relu", "add", "add relu")
+_LINES = "variance mean"
+FUSIONS: Mapping[tuple[Key, ...], Fusion] = MappingProxyType(
+    {_keys("mean variance", False): Statistics(), _keys(_LINES, True): Lines()}
+    | {_keys(f"normalize {after}", False): Forward(False, tuple(after.split())) for after in _BEHIND if after}
+    | {_keys(f"mean variance normalize {after}", False): Forward(True, tuple(after.split())) for after in _BEHIND}
+    | {_keys(f"{before} normalize", True): Gradient(tuple(before.split()), False) for before in ("relu", "relu add")}
+    | {
+        _keys(f"{before} normalize {_LINES}", True): Gradient(tuple(before.split()), True)
+        for before in ("", "relu", "relu add")
+    }
+)
