@@ -6,6 +6,7 @@ from dgraph.graph.access import image
 from dgraph.kernels.call import Call, Chain, Moment
 from dgraph.kernels.numpy import KERNELS
 from dgraph.ops import OPS
+from dgraph.rect import Rect
 from tests.problem import scratch_of
 
 
@@ -24,7 +25,9 @@ class Chained:
         self.nodes, self.inner, self.piece = nodes, frozenset(inner), dict(piece or {})
         written, links, calls, self.rects = {}, [], [], {}
         for k, (name, gradient, ports, attributes) in enumerate(nodes):
-            call = self._call(name, gradient, ports, attributes, {p for p, t in ports.items() if t in {*written, *added}})
+            call = self._call(
+                name, gradient, ports, attributes, {p for p, t in ports.items() if t in {*written, *added}}
+            )
             read = {p for p in ports if p not in self.written(name, gradient, ports) or p in call.accumulate}
             links.append({p: written[ports[p]] for p in ports if ports[p] in written and p in read})
             for port in self.written(name, gradient, ports):
@@ -43,7 +46,9 @@ class Chained:
     def written(self, name, gradient, ports):
         if not gradient:
             return [port for port in ports if port in OPS[name].outputs]
-        return [port for port in ports if port.endswith(".delta") and port.removesuffix(".delta") not in OPS[name].outputs]
+        return [
+            port for port in ports if port.endswith(".delta") and port.removesuffix(".delta") not in OPS[name].outputs
+        ]
 
     def _call(self, name, gradient, ports, attributes, accumulate):
         op = OPS[name]
@@ -53,8 +58,6 @@ class Chained:
         whole = {k: a.read((attributes or {}).get(k, a.default), len(first) - 2) for k, a in op.attributes.items()}
         access = op.access(whole, plain)
         box = access.space.box(access.space.whole)
-        from dgraph.rect import Rect
-
         piece = Rect.of(self.piece.get(label, bounds) for label, bounds in box.items())
         rects = {
             port: image(access.maps[port.removesuffix(".delta")], access.space, piece, self.dims[tensor])
@@ -66,7 +69,9 @@ class Chained:
     def arrays(self, place=np.array):
         """Fresh arrays of all tensors, as `place` lays them; results hold no number unless they `start` with one."""
         first = {
-            name: np.full(rect.size, self.start.get(name, np.nan)) if name in self.results else self.values[name][rect.slices()]
+            name: np.full(rect.size, self.start.get(name, np.nan))
+            if name in self.results
+            else self.values[name][rect.slices()]
             for name, rect in self.rects.items()
         }
         return {name: place(np.asarray(value, self.dtype)) for name, value in first.items()}

@@ -80,7 +80,17 @@ class Problem:
             self.name, gradient, self.attributes, self.access, piece, rects, added, self.dtype, "op", self.moment
         )
 
-    def run(self, gradient=False, pieces=None, accumulate=False, start=np.nan, order=None, without=(), step=2):
+    def run(
+        self,
+        gradient=False,
+        pieces=None,
+        accumulate=False,
+        start=np.nan,
+        order=None,
+        without=(),
+        step=2,
+        kernels=KERNELS,
+    ):
         """The written ports after all pieces, which start out as `start`."""
         results = {
             port: np.full(self.access.dims[port.removesuffix(".delta")], start, self.dtype)
@@ -91,11 +101,11 @@ class Problem:
             call = self.call(gradient, piece, accumulate, without)
             values = self.values | results
             arrays = {port: placed(values[port][rect.slices()], order, step) for port, rect in call.rects.items()}
-            bound(call, arrays)()
+            bound(call, arrays, kernels)()
             for port, rect in call.rects.items():
                 if port in results:
                     results[port][rect.slices()] = arrays[port]
-                assert order is None or nothing_around(arrays[port]), f"{self.name} writes beside {port}"
+                assert order is None or not step or nothing_around(arrays[port]), f"{self.name} writes beside {port}"
         return results
 
     def with_forward(self):
@@ -108,9 +118,13 @@ class Problem:
 
 
 def placed(values, order=None, step=2):
-    """A copy in a memory order, as every second element (or other `step`) of a larger array of NaN where an order is given."""
+    """A copy in a memory order, as every second element (or other `step`; 0: without gaps) of a larger array of NaN where an order
+    is given."""
     if order is None:
         return values.copy()
+    if not step:
+        axes = [d for d in order if d < values.ndim]
+        return np.array(values.transpose(axes), order="C").transpose(np.argsort(axes))
     axes = [d for d in order if d < values.ndim]
     memory = np.full([step * values.shape[d] + 1 for d in axes], np.nan, values.dtype)
     inverse = np.argsort(axes)
@@ -125,8 +139,8 @@ def nothing_around(array):
     return np.isnan(array.base).all()
 
 
-def bound(call, arrays):
-    kernel = KERNELS[call.op, call.gradient]
+def bound(call, arrays, kernels=KERNELS):
+    kernel = kernels[call.op, call.gradient]
     return kernel.bind(call, arrays, scratch_of(kernel.workspace(call)))
 
 

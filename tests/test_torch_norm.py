@@ -6,9 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgraph.kernels.call import Moment
+from dgraph.rect import Rect
 from tests.chain import Chained
+from tests.problem import Problem
 
 pytest.importorskip("torch")
+from dgraph.kernels.torch import KERNELS
+from dgraph.kernels.torch.channel import matrices
+from dgraph.kernels.torch.norm import ColumnSums, Moments
 from dgraph.kernels.torch.norm_chain import FUSIONS
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
@@ -34,7 +39,7 @@ PLACES = {"plain": np.array, "channels last": channels_last, "with a rim": with_
 def dims_of(dim):
     small = (1, dim[1], *(1,) * (len(dim) - 2))
     names = {"m": small, "v": small, "gm": small, "gv": small, "s": small, "t": small, "gs": small, "gt": small}
-    return {name: dim for name in ("x", "y", "z", "o", "r", "gx", "gy", "gz", "go", "gr", "gs")} | names
+    return dict.fromkeys(("x", "y", "z", "o", "r", "gx", "gy", "gz", "go", "gr", "gs"), dim) | names
 
 
 def forward(ops):
@@ -66,7 +71,9 @@ def backward(ops, second=False):
             inner.append("gz")
             delta = "gz"
         elif op == "add":
-            ports = {"input0.delta": "gy", "input1.delta": "gr"} if second else {"input0.delta": "gr", "input1.delta": "gy"}
+            ports = (
+                {"input0.delta": "gy", "input1.delta": "gr"} if second else {"input0.delta": "gr", "input1.delta": "gy"}
+            )
             nodes.append(("add", True, {"output.delta": "gz"} | ports, {}))
             inner.append("gy")
             delta = "gy"
@@ -108,6 +115,87 @@ DIMS = [(4, 3, 5, 2), (3, 16, 8, 8), (5, 7), (2, 4, 3, 2, 4), (1, 1, 6)]
 def test_chains_equal_their_kernels(key, dim, place, data):
     dtype = data.draw(st.sampled_from(["float32", "float64"]))
     samples = data.draw(st.sampled_from([dim[0], max(1, dim[0] - 1)]))
-    moment = Moment(batch=dim[0], samples=samples, total=samples)
-    made = chained(key, dim, dtype, moment=moment)
-    compare(made, key, place)
+    training = data.draw(st.booleans()) or key[0][1]
+    moment = Moment(batch=dim[0], samples=samples, total=samples, training=training)
+    compare(chained(key, dim, dtype, moment=moment), key, place)
+
+
+@pytest.mark.parametrize("place", sorted(PLACES))
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("added", [("gr",), ("gs", "gt"), ()])
+def test_deltas_of_a_sum_and_of_parameters_add_up(place, second, added):
+    key = next(key for key in FUSIONS if [op for op, _ in key][:3] == ["relu", "add", "normalize"] and len(key) == 5)
+    made = chained(key, (3, 4, 5, 2), "float64", second=second, added=added, start=dict.fromkeys(added, 2.0))
+    compare(made, key, place, times=1)
+
+
+def test_chains_that_are_something_else_do_not_fit():
+    """Statistics by sample, a mean of another piece, a delta that is added into."""
+    key = next(key for key in FUSIONS if [op for op, _ in key] == ["mean", "variance", "normalize", "relu"])
+    fits = FUSIONS[key].fits
+    assert fits(chained(key, (4, 3, 5, 2), "float32").chain)
+    assert fits(chained(key, (4, 3, 5, 2), "float32", piece={"c": (1, 3)}).chain)
+    assert not fits(chained(key, (4, 3, 5, 2), "float32", piece={"n": (0, 2)}).chain)
+    assert not fits(chained(key, (4, 3, 5, 2), "float32", added=("m",)).chain)
+    back = next(key for key in FUSIONS if [op for op, _ in key] == ["relu", "normalize", "variance", "mean"])
+    assert not FUSIONS[back].fits(chained(back, (4, 3, 5, 2), "float32", added=("gx",)).chain)
+    assert not FUSIONS[back].fits(chained(back, (4, 3, 5, 2), "float32", added=("gv",)).chain)
+
+
+# --- kernels
+
+
+def problem_of(op, dim, dtype, moment=None, seed=0):
+    small = (1, dim[1], *(1,) * (len(dim) - 2))
+    dims = {"mean": {"input": dim, "running": small}, "variance": {"input": dim, "mean": small, "running": small}}
+    dims["normalize"] = {"input": dim, "mean": small, "variance": small}
+    values = {"variance": lambda random, own: random.uniform(0.1, 2, own)}
+    return Problem((op, {}, dims[op]), dtype, seed, values, moment=moment).with_forward()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["mean", "variance", "normalize"]), st.booleans(), st.sampled_from(DIMS), st.data())
+def test_kernels_equal_numpys(op, gradient, dim, data):
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    samples = data.draw(st.sampled_from([dim[0], max(1, dim[0] - 1)]))
+    moment = Moment(batch=dim[0], samples=samples, total=samples, training=data.draw(st.booleans()) or gradient)
+    problem = problem_of(op, dim, dtype, moment)
+    how = {"accumulate": data.draw(st.booleans()), "start": 2.0}
+    axis = data.draw(st.integers(0, len(dim) - 1))
+    bounds = [(0, k) for k in problem.access.space.extents]
+    cut = data.draw(st.integers(0, bounds[axis][1]))
+    pieces = [
+        Rect.of([*bounds[:axis], (a, b), *bounds[axis + 1 :]]) for a, b in ((0, cut), (cut, bounds[axis][1])) if a < b
+    ]
+    if len(pieces) > 1:
+        how |= {"accumulate": True, "pieces": pieces}
+    wanted = problem.run(gradient, **how)
+    order, step = data.draw(
+        st.sampled_from([(None, 2), ((0, 2, 3, 4, 1), 0), ((0, 2, 3, 4, 1), 1), ((1, 0, 2, 3, 4), 2)])
+    )
+    found = problem.run(gradient, **how, order=order, step=step, kernels=KERNELS)
+    for port, value in found.items():
+        bound = TOLERANCE[dtype] * max(1.0, np.abs(wanted[port]).max())
+        np.testing.assert_allclose(value, wanted[port], rtol=0, atol=bound)
+
+
+def test_sums_of_many_elements_are_sound():
+    """A mean that is large beside its deviation, and more elements than naive float32 sums of ones can count."""
+    x = np.ones((18, 1, 1000, 1000), "float32")
+    x[::2] += np.float32(1e-3)
+    moments = Moments(matrices(x))
+    means, variances = moments.find()
+    mean = moments.mean(means)
+    exact = x.astype("float64")
+    assert mean.item() == pytest.approx(exact.mean(), rel=1e-6)
+    assert moments.variance(means, variances, mean).item() == pytest.approx(exact.var(), rel=1e-3)
+    assert ColumnSums(matrices(x)).find().item() == pytest.approx(exact.sum(), rel=1e-6)
+
+
+def test_groups_and_layers_are_numpys():
+    """What is not one number a channel has the same kernel as before, on the same memory."""
+    for attributes in ({"over": "sample"}, {"over": "space"}, {"over": "sample", "groups": 2}):
+        problem = Problem(("mean", attributes, (3, 4, 5, 2)), "float64", without=("running",))
+        wanted = problem.run()["output"]
+        found = problem.run(order=(0, 2, 3, 1), step=0, kernels=KERNELS)["output"]
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)

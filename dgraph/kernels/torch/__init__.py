@@ -17,15 +17,16 @@ from dgraph.kernels.numpy import KERNELS as OTHERS
 if find_spec("torch") is None:
     raise ConfigError("the backend torch needs the package torch", "pip install dgraph[torch]")
 
-from dgraph.kernels.torch import contraction
+from dgraph.kernels.torch import contraction, norm, norm_chain
 from dgraph.kernels.torch.process import prepare
 
-FAMILIES = (contraction,)
+FAMILIES = (contraction, norm)
+CHAINS = (contraction, norm_chain)
 KERNELS: Mapping[Key, Kernel] = MappingProxyType(
     {**OTHERS, **{key: kernel for family in FAMILIES for key, kernel in family.KERNELS.items()}}
 )
 FUSIONS: Mapping[tuple[Key, ...], Fusion] = MappingProxyType(
-    {ops: fusion for family in FAMILIES for ops, fusion in family.FUSIONS.items()}
+    {ops: fusion for family in CHAINS for ops, fusion in family.FUSIONS.items()}
 )
 BACKEND = Backend("torch", KERNELS, FUSIONS, Updates(), prepare)
 

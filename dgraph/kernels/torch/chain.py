@@ -1,8 +1,8 @@
 """What all chains have in common: whether they are what a fusion takes them for, and their kernels one by one where operands lie so
 that the fusion cannot be used.
 
-In: a chain, arrays. Out: answers, actions. Promise: an inner result needs no memory of its own: it stands where a later result of its
-shape will, and kernels that go element by element may work in place; results of a value a channel are small.
+In: a chain, arrays. Out: answers, actions. Promise: an inner result needs no memory of its own: it stands where a later result of
+its shape will, and kernels that go element by element may work in place; results of a value a channel are small.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Operands with channels innermost, seen as matrices that are wide enough to work on quickly.
 
-In: arrays of one shape, axis 1 the channels. Out: `Matrices`: views of all of them [..., rows, width], where a row holds the channels
-of `fold` places one behind the other, and blocks of these; vectors of a value a channel, repeated for a row. Promise: nothing is
-copied; where channels are not innermost there is no such view.
+In: arrays of one shape, axis 1 the channels. Out: `Matrices`: views of all of them [..., rows, width], where a row holds the
+channels of `fold` places one behind the other, and blocks of these; vectors of a value a channel, repeated for a row. Promise:
+nothing is copied; where channels are not innermost there is no such view.
 
     [n, c, h, w], channels innermost, 16 channels, fold 3      row 0:  c0 c1 ... c15 | c0 c1 ... c15 | c0 c1 ... c15
                                                                        place 0         place 1         place 2
@@ -24,8 +24,10 @@ C = 1
 """The axis of channels."""
 WIDTH = 1024
 """A row is at most so long, unless there are more channels: long enough that the work on it hides what it costs to begin one."""
+TERMS = 128
+"""A sum in float32 has at most so many terms where little may be lost: their rounding adds up to some 1e-6 of it at worst."""
 BLOCK = 1 << 20
-"""Elements of a block of sums: a few of them fit a level-3 cache, and float32 sums of its columns are good."""
+"""Elements of a block that two steps go over one after the other: a few of them fit a level-3 cache."""
 PART = 1 << 18
 """Elements of a block that several steps go over: a few of them fit a level-2 cache."""
 
@@ -104,4 +106,5 @@ def _merged(arrays: Sequence[Array], axes: Sequence[int]) -> tuple[int, int]:
 
 def of_channels(array: Array) -> Array:
     """A view [channels] of an operand that has one value a channel."""
-    return array[(0, slice(None), *(0,) * (array.ndim - 2))]
+    view: Array = array.reshape(array.shape[:2])[0]
+    return view

@@ -1,8 +1,8 @@
 """Means, variances and normalisation by them where they are one number a channel; forward and gradient.
 
-In: calls of batch norm whose operands have their channels innermost. Out: kernels. Promise: sums are float32 within a block, float64
-over blocks, so that they are sound for any number of elements; what is normalised otherwise (by groups, layers or instances), or lies
-otherwise in memory, or is a batch that lacks samples, is done by the NumPy kernel.
+In: calls of batch norm whose operands have their channels innermost. Out: kernels. Promise: sums are float32 within a block and
+float64 over blocks, so that they are sound for any number of elements; what is normalised otherwise (by groups, layers or
+instances), or lies otherwise in memory, or is a batch that lacks samples, is done by the NumPy kernel.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from dgraph.kernels.call import Action, Array, Call, Kernel, Moment
 from dgraph.kernels.numpy import norm
 from dgraph.kernels.numpy.block import Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent
-from dgraph.kernels.torch.channel import BLOCK, PART, Matrices, matrices, of_channels
+from dgraph.kernels.torch.channel import BLOCK, PART, TERMS, Matrices, matrices, of_channels
 from dgraph.ops.label import dimension_labels
 from dgraph.ops.norm import summed
 
 Operands = Mapping[str, Array]
+_STATISTICS = torch.ops.aten.batch_norm_update_stats.out
+_GRADIENT = torch.ops.aten.native_batch_norm_backward.default
+_GATE = torch.ops.aten.threshold_backward.grad_input
 _SUMS = [False, True, True]
 """Of what the library's gradient finds: not the input's, but the two sums of every channel."""
 
@@ -61,11 +64,12 @@ def unless_full(call: Call, full: Action, arrays: Operands, scratch: Array) -> A
 
 
 class Moments:
-    """Mean and variance of every channel of a dense operand in one pass: block by block by the library, in float32, then over blocks
-    in float64 (Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances")."""
+    """Mean and variance of every channel of a dense operand in one pass: block by block by the library, in float32, then over
+    blocks in float64 (Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample
+    variances")."""
 
     def __init__(self, x: Matrices) -> None:
-        parts = x.blocks(BLOCK)
+        parts = x.blocks(TERMS * x.width)
         found = torch.empty(2, len(parts), x.width, dtype=parts[0][0].dtype)
         self._steps = [(block, found[0, k], found[1, k]) for k, (block,) in enumerate(parts)]
         self._found = found.numpy().reshape(2, len(parts), x.fold, x.channels)
@@ -73,9 +77,12 @@ class Moments:
         self.count = float(self._counts.sum()) * x.fold
 
     def find(self) -> tuple[Array, Array]:
-        """Means of the columns, and their mean squares around these: float64 [blocks, fold, channels]."""
+        """Means of the columns, and their mean squares around these: float64 [blocks, fold, channels].
+
+        The last block comes first: it was written last, so that it may be in the cache still, and the first one is there behind it.
+        """
         for block, mean, variance in reversed(self._steps):
-            torch.ops.aten.batch_norm_update_stats.out(block, None, None, 0.0, out0=mean, out1=variance)
+            _STATISTICS(block, None, None, 0.0, out0=mean, out1=variance)
         means, variances = self._found.astype(np.float64)
         return means, variances
 
@@ -95,7 +102,7 @@ class ColumnSums:
     """The sum of every channel of a dense operand."""
 
     def __init__(self, x: Matrices) -> None:
-        parts = [block.numpy() for (block,) in x.blocks(BLOCK)]
+        parts = [block.numpy() for (block,) in x.blocks(TERMS * x.width)]
         ones = np.ones(max(len(block) for block in parts), parts[0].dtype)
         self._found = np.empty((len(parts), x.width), parts[0].dtype)
         self._steps = [(ones[: len(block)], block, row) for block, row in zip(parts, self._found, strict=True)]
@@ -192,7 +199,8 @@ class Line:
 
     def steps(self, accumulate: bool, sloping: bool = True) -> list[Step]:
         """What does it, block by block."""
-        return [step for block in self._views.blocks(PART) for step in self.of_block(*block, accumulate, sloping)]
+        parts = self._views.blocks(PART)
+        return [step for target, x in parts for step in self.of_block(target, x, accumulate, sloping)]
 
     def of_block(self, target: torch.Tensor, x: torch.Tensor, accumulate: bool, sloping: bool = True) -> list[Step]:
         """What does one block."""
@@ -274,11 +282,11 @@ class ChannelSums:
 
     def of_block(self, k: int, delta: torch.Tensor, x: torch.Tensor) -> Step:
         """What finds the sums of one block."""
-        flat = (operand.reshape(-1, operand.shape[-1]) for operand in (delta, x))
-        return partial(self._reduce, *flat, self._rows[:, k])
+        width = delta.shape[-1]
+        return partial(self._reduce, delta.reshape(-1, width), x.reshape(-1, width), self._rows[:, k])
 
     def _reduce(self, delta: torch.Tensor, x: torch.Tensor, out: torch.Tensor) -> None:
-        _, product, plain = torch.ops.aten.native_batch_norm_backward(
+        _, product, plain = _GRADIENT(
             delta, x, None, self._mean.tensor, self._one.tensor, None, None, False, 0.0, _SUMS
         )
         out[0].copy_(plain)
@@ -316,8 +324,8 @@ class NormalizeGradient(Indifferent):
 class Backward:
     """The gradient of a normalisation in two passes: what passes the gate and its sums, then the delta of the input.
 
-    With d = what passes, n elements a channel: `input.delta = slope * (d - mean of d - z * mean of d z)` once the deltas of mean and
-    variance have gone back, too; z is the normalised input.
+    With d = what passes: `input.delta = slope * (d - mean of d - z * mean of d z)` once the deltas of mean and variance have gone
+    back, too; z is the normalised input.
     """
 
     def __init__(self, call: Call, arrays: Operands, views: Matrices, gate: Gate | None) -> None:
@@ -329,6 +337,7 @@ class Backward:
         self._sums = ChannelSums(views, len(parts))
         self._slope, self._tilt, self._level = views.row(), views.row(), views.row()
         self.steps: list[Step] = [self._begin]
+        # The last block, which was written last, comes first; the first is in the cache still when the second pass begins with it.
         for k, block in reversed(list(enumerate(parts))):
             self.steps += [*self._passing(*block), self._sums.of_block(k, block[0], block[1])]
         self.steps.append(self._end)
@@ -372,7 +381,7 @@ class Backward:
         if self._gate is None:
             return []
         output, given, *others = more
-        steps: list[Step] = [partial(torch.ops.aten.threshold_backward.grad_input, given, output, 0, grad_input=home)]
+        steps: list[Step] = [partial(_GATE, given, output, 0, grad_input=home)]
         for other, (_, added) in zip(others, self._gate.others, strict=True):
             steps.append(partial(other.add_ if added else other.copy_, home))
         return steps

@@ -1,12 +1,12 @@
 """Chains of batch norm in as few passes over memory as there can be.
 
-In: chains of statistics, normalisation, sum and relu, forward and gradient. Out: fusions. Promise: all results that somebody reads are
-there; what a chain does not fuse (a batch that lacks samples, operands that lie otherwise) its kernels do one by one.
+In: chains of statistics, normalisation, sum and relu, forward and gradient. Out: fusions. Promise: all results that somebody reads
+are there; what a chain does not fuse (a batch that lacks samples, operands that lie otherwise) its kernels do one by one.
 
     mean + variance                                     one pass, two where alone
     normalize [+ add] [+ relu]                          one pass, two or three where alone
-    relu.grad [+ add.grad] + normalize.grad             a pass for what goes through the relu and its sums, and one for the delta of x;
-      [+ variance.grad + mean.grad]                     six or seven where alone
+    relu.grad [+ add.grad] + normalize.grad             a pass for what goes through the relu and its sums, and one for the delta
+      [+ variance.grad + mean.grad]                     of the input; six or seven where alone
     variance.grad + mean.grad                           one pass, two where alone
 """
 
@@ -206,7 +206,9 @@ class Gradient:
         own = full[0]
         homes = [(own["input.delta"], False)]
         if "add" in self.before:
-            homes += [(full[1][p], p in chain.calls[1].accumulate) for p in chain.calls[1].rects if p.startswith("input")]
+            homes += [
+                (full[1][p], p in chain.calls[1].accumulate) for p in chain.calls[1].rects if p.startswith("input")
+            ]
         # What is assigned and kept is written once, and read again from there.
         homes = [(array, added) for array, added in homes if added or not same_memory(array, delta)]
         kept = [array for array, added in homes if not added]
@@ -279,12 +281,15 @@ def _keys(ops: str, gradient: bool) -> tuple[Key, ...]:
 _BEHIND = ("", "relu", "add", "add relu")
 _LINES = "variance mean"
 FUSIONS: Mapping[tuple[Key, ...], Fusion] = MappingProxyType(
-    {_keys("mean variance", False): Statistics(), _keys(_LINES, True): Lines()}
-    | {_keys(f"normalize {after}", False): Forward(False, tuple(after.split())) for after in _BEHIND if after}
-    | {_keys(f"mean variance normalize {after}", False): Forward(True, tuple(after.split())) for after in _BEHIND}
-    | {_keys(f"{before} normalize", True): Gradient(tuple(before.split()), False) for before in ("relu", "relu add")}
-    | {
-        _keys(f"{before} normalize {_LINES}", True): Gradient(tuple(before.split()), True)
-        for before in ("", "relu", "relu add")
+    {
+        _keys("mean variance", False): Statistics(),
+        _keys(_LINES, True): Lines(),
+        **{_keys(f"normalize {after}", False): Forward(False, tuple(after.split())) for after in _BEHIND if after},
+        **{_keys(f"mean variance normalize {after}", False): Forward(True, tuple(after.split())) for after in _BEHIND},
+        **{_keys(f"{ops} normalize", True): Gradient(tuple(ops.split()), False) for ops in ("relu", "relu add")},
+        **{
+            _keys(f"{ops} normalize {_LINES}", True): Gradient(tuple(ops.split()), True)
+            for ops in ("", "relu", "relu add")
+        },
     }
 )
