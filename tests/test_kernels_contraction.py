@@ -16,7 +16,8 @@ from dgraph.graph.access import image
 from dgraph.graph.node import Access
 from dgraph.kernels.call import Call
 from dgraph.kernels.numpy import contraction
-from dgraph.kernels.numpy.contraction import KERNELS
+from dgraph.kernels.numpy.contraction import KERNELS, gather
+from dgraph.kernels.numpy.contraction import product as products
 from dgraph.ops import OPS
 from dgraph.rect import Rect, share
 
@@ -180,6 +181,18 @@ def test_small_scratch_gives_the_same(case, gradient, budget, monkeypatch):
     monkeypatch.setattr(contraction, "BUDGET", budget)
     test_whole(case, gradient, "own")
     test_whole(case, gradient, "plain")
+
+
+@cases
+@pytest.mark.parametrize("added", [0, 1e9], ids=["scattered", "gathered"])
+def test_blocks_of_every_product_give_the_same(case, added, monkeypatch):
+    """Blocks cut in all groups of labels, and windows taken the other way than their shapes would have it."""
+    monkeypatch.setattr(gather, "ADDED", added)
+    for run, cache, lay in ((1, 1, "gapped"), (2, 24, "own")):
+        for name, value in {"RUN": run, "CACHE": cache, "SMALL": 0, "LONG": 3 * run}.items():
+            monkeypatch.setattr(products, name, value)
+        for gradient in (False, True):
+            test_whole(case, gradient, lay)
 
 
 @cases
