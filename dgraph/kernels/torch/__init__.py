@@ -17,11 +17,11 @@ from dgraph.kernels.numpy import KERNELS as OTHERS
 if find_spec("torch") is None:
     raise ConfigError("the backend torch needs the package torch", "pip install dgraph[torch]")
 
-from dgraph.kernels.torch import contraction, norm, norm_chain
+from dgraph.kernels.torch import affine, contraction, norm, norm_chain, pointwise
 from dgraph.kernels.torch.process import prepare
 
-FAMILIES = (contraction, norm)
-CHAINS = (contraction, norm_chain)
+FAMILIES = (contraction, norm, affine, pointwise)
+CHAINS = (contraction, norm_chain, affine)
 KERNELS: Mapping[Key, Kernel] = MappingProxyType(
     {**OTHERS, **{key: kernel for family in FAMILIES for key, kernel in family.KERNELS.items()}}
 )

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from dgraph.kernels.call import Array
-from dgraph.kernels.numpy.block import block_sizes, blocks, memory_order
+from dgraph.kernels.numpy.block import Step, block_sizes, blocks, memory_order
 from dgraph.rect import Rect
 
 C = 1
@@ -73,6 +74,23 @@ class Row:
     def set(self, values: Array) -> None:
         """Takes values [channels], rounded to its dtype."""
         np.copyto(self._array, values, casting="same_kind")
+
+
+class ColumnSums:
+    """The sum of every channel of a dense operand: `steps` find those of its blocks, `total` adds them up."""
+
+    def __init__(self, x: Matrices) -> None:
+        parts = [block.numpy() for (block,) in x.blocks(TERMS * x.width)]
+        ones = np.ones(max(len(block) for block in parts), parts[0].dtype)
+        self._found = np.empty((len(parts), x.width), parts[0].dtype)
+        self._shape = (len(parts), x.fold, x.channels)
+        self.steps: list[Step] = [
+            partial(np.dot, ones[: len(block)], block, out=row) for block, row in zip(parts, self._found, strict=True)
+        ]
+
+    def total(self) -> Array:
+        """Float64 [channels]."""
+        return np.asarray(self._found.reshape(self._shape).sum((0, 1), dtype=np.float64))
 
 
 def matrices(*arrays: Array) -> Matrices | None:

@@ -21,7 +21,7 @@ from dgraph.kernels.call import Action, Array, Call, Kernel, Moment
 from dgraph.kernels.numpy import norm
 from dgraph.kernels.numpy.block import Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent
-from dgraph.kernels.torch.channel import BLOCK, PART, TERMS, Matrices, matrices, of_channels
+from dgraph.kernels.torch.channel import BLOCK, PART, TERMS, ColumnSums, Matrices, matrices, of_channels
 from dgraph.ops.label import dimension_labels
 from dgraph.ops.norm import summed
 
@@ -98,23 +98,6 @@ class Moments:
         return np.asarray((spread * self._counts).sum((0, 1)) / self.count)
 
 
-class ColumnSums:
-    """The sum of every channel of a dense operand."""
-
-    def __init__(self, x: Matrices) -> None:
-        parts = [block.numpy() for (block,) in x.blocks(TERMS * x.width)]
-        ones = np.ones(max(len(block) for block in parts), parts[0].dtype)
-        self._found = np.empty((len(parts), x.width), parts[0].dtype)
-        self._steps = [(ones[: len(block)], block, row) for block, row in zip(parts, self._found, strict=True)]
-        self._shape = (len(parts), x.fold, x.channels)
-
-    def find(self) -> Array:
-        """Sums, float64 [channels]."""
-        for ones, block, row in self._steps:
-            np.dot(ones, block, out=row)
-        return np.asarray(self._found.reshape(self._shape).sum((0, 1), dtype=np.float64))
-
-
 @dataclass(frozen=True)
 class Statistic(Indifferent):
     """The mean, or the variance around it."""
@@ -141,7 +124,14 @@ class Statistic(Indifferent):
 
 
 def _mean(x: Matrices) -> Callable[[], Array]:
-    return ColumnSums(x).find
+    sums = ColumnSums(x)
+    add = in_sequence(sums.steps)
+
+    def find() -> Array:
+        add()
+        return sums.total()
+
+    return find
 
 
 def _variance(x: Matrices, mean: Array) -> Callable[[], Array]:
