@@ -76,6 +76,11 @@ def _copy(attributes: Attributes, dtype: np.dtype[Any]) -> Assign:
     return lambda out, inputs: partial(out.copy_, inputs[0])
 
 
+def _relu(attributes: Attributes, dtype: np.dtype[Any]) -> Assign:
+    """The library's own `relu.out` makes its result elsewhere and copies it."""
+    return lambda out, inputs: partial(torch.clamp_min, inputs[0], 0, out=out)
+
+
 def _gelu(attributes: Attributes, dtype: np.dtype[Any]) -> Assign:
     return lambda out, inputs: partial(_ATEN.gelu.out, inputs[0], approximate=attributes["approximate"], out=out)
 
@@ -113,7 +118,7 @@ def _pair(name: str, forward: Callable[[Attributes, np.dtype[Any]], Assign] | No
 
 KERNELS: Mapping[Key, Kernel] = MappingProxyType(
     _pair("identity", _copy, _copy)
-    | _pair("relu", _given(_ATEN.relu.out), _backward(_ATEN.threshold_backward.grad_input, 0), "output")
+    | _pair("relu", _relu, _backward(_ATEN.threshold_backward.grad_input, 0), "output")
     | _pair("tanh", None, _backward(_ATEN.tanh_backward.grad_input), "output")
     | _pair("logistic", _given(_ATEN.sigmoid.out), _backward(_ATEN.sigmoid_backward.grad_input), "output")
     | _pair(
