@@ -5,7 +5,10 @@ import json
 import pytest
 
 import bench_runtime
+import bench_torch
+from bench_network import Network
 from bench_row import Options, Row, geometric_mean, row_of
+from dgraph.runtime.communicator import OneRank
 
 ONCE = Options(pairs=1, seconds=0)
 
@@ -33,12 +36,18 @@ def test_cases_are_chosen_by_the_beginnings_of_their_names():
 
 def test_a_step_beside_that_of_pytorch():
     pytest.importorskip("torch")
-    bench = pytest.importorskip("bench_torch")
-    (row,) = bench.rows("eager.lenet5", bench.Network("lenet5", bench.LeNet5, 2), ONCE, compiled=False)
+    rows = bench_torch.rows("eager", "lenet5", Network("lenet5", 2), ONCE, OneRank())
+    (row,) = rows
     assert (row.case, row.goal, row.more["backend"], row.more["pairs"]) == ("eager.lenet5", None, "numpy", 1)
+    assert row.more["format"] in ("channels_first", "channels_last")
     assert row.ratio == row.ours_seconds / row.theirs_seconds
-    with pytest.raises(ValueError, match="only one side has"):
-        next(bench.rows("eager.vgg_a", bench.Network("lenet5", lambda: bench.VggA(64, 7, 64), 2), ONCE, compiled=False))
+
+
+def test_a_peer_that_computes_something_else(capfd):
+    pytest.importorskip("torch")
+    with pytest.raises(RuntimeError, match="a peer has ended"):
+        next(bench_torch.rows("eager", "resnet20", Network("lenet5", 2), ONCE, OneRank()))
+    assert "ValueError: only one side has" in capfd.readouterr().err
 
 
 def test_the_runtime_beside_bare_calls():

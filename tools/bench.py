@@ -39,26 +39,20 @@ class Family:
 
 
 FAMILIES = {
-    "eager": Family("bench_torch"),
-    "compiled": Family("bench_torch"),
+    "eager": Family("bench_torch", 1),
+    "compiled": Family("bench_torch", 1),
+    "ddp": Family("bench_torch", 2),
     "runtime": Family("bench_runtime"),
     "overlap": Family("bench_overlap"),
     "reference": Family("bench_reference", 4),
     "prefetch": Family("bench_prefetch", 1),
 }
-EXTRAS = ("torch", "jax")
 
 
 def rows_of(name: str, options: Options) -> Iterator[Row | Skipped]:
     """The rows of a family, on this rank of it."""
     family = FAMILIES[name]
-    try:
-        module = import_module(family.module)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        yield Skipped(name, f"{error.name} is not installed (pip install '.[bench]')")
-        return
+    module = import_module(family.module)
     if family.ranks is None:
         yield from module.run(options)
         return

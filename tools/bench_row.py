@@ -1,26 +1,24 @@
-"""What all cases have in common: two sides in turn, medians, ratios pair by pair, one JSON line a row.
+"""What all cases have in common: what is asked for, medians, ratios pair by pair, one JSON line a row.
 
-In: callables without arguments. Out: rows. Promise: both sides are measured in one process, one after the other, as often as each
-other; the ratio of a row is the median of the ratios of its pairs, so that what slows the machine for a while slows both.
+In: seconds of two sides that were measured in turn. Out: rows. Promise: the ratio of a row is the median of the ratios of its
+pairs, so that what slows the machine for a while slows both.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from math import exp, log
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PAIRS, QUICK_PAIRS = 7, 3
 SECONDS = 3.0
 """Short sides are measured in more pairs than wanted, until so much time is spent."""
-
-Side = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -84,27 +82,9 @@ class Skipped:
         return json.dumps({"case": self.case, "skipped": self.why})
 
 
-def seconds_of(side: Side) -> float:
-    """How long it takes once."""
-    start = perf_counter()
-    side()
-    return perf_counter() - start
-
-
-def in_turn(sides: Sequence[Side], options: Options) -> list[list[float]]:
-    """Seconds of every side, round by round: as many rounds as asked for, more while they are short."""
-    rounds: list[list[float]] = []
-    start = perf_counter()
-    while len(rounds) < options.pairs or perf_counter() - start < options.seconds:
-        rounds.append([seconds_of(side) for side in sides])
-    return rounds
-
-
-def compare(case: str, ours: Side, theirs: Side, options: Options, goal: float | None = None,
-            more: Mapping[str, Any] | None = None) -> Row:  # fmt: skip
-    """Our side against theirs; both have been run before, so that what is done once is done."""
-    rounds = in_turn((ours, theirs), options)
-    return row_of(case, rounds, goal, {"pairs": len(rounds), **(more or {})})
+def missing(package: str) -> str:
+    """Why a case that needs a package cannot be measured; empty where it can."""
+    return "" if find_spec(package) else f"{package} is not installed (pip install '.[bench]')"
 
 
 def row_of(case: str, rounds: Sequence[Sequence[float]], goal: float | None, more: Mapping[str, Any]) -> Row:
@@ -114,7 +94,7 @@ def row_of(case: str, rounds: Sequence[Sequence[float]], goal: float | None, mor
     return Row(case, ours, theirs, ratio, goal, more=more)
 
 
-def geometric_mean(case: str, rows: Iterable[Row], goal: float, more: Mapping[str, Any] | None = None) -> Row:
+def geometric_mean(case: str, rows: Iterable[Row], goal: float | None, more: Mapping[str, Any] | None = None) -> Row:
     """The mean of the ratios of some rows; its seconds are means, too."""
 
     def mean(values: Iterable[float]) -> float:

@@ -12,7 +12,8 @@ from statistics import median
 
 import numpy as np
 
-from bench_row import Options, Row, Side, in_turn
+from bench_row import Options, Row
+from bench_turn import in_turn, timed
 from dgraph.config import parse_config
 from dgraph.kernels.call import Array
 from dgraph.program import compile_config
@@ -22,24 +23,25 @@ from dgraph.train import Worker
 NODES, NUMBERS = 1000, 16
 GOAL = 3.0
 """Microseconds a node."""
-Bare = Callable[[Array, Array, Array], list[Side]]
+Call = Callable[[], object]
+Bare = Callable[[Array, Array, Array], list[Call]]
 """The calls of a node: of its input (its result, for a gradient), the delta, and where the result goes."""
 
 
-def _tanh(x: Array, delta: Array, out: Array) -> list[Side]:
+def _tanh(x: Array, delta: Array, out: Array) -> list[Call]:
     return [partial(np.tanh, x, out=out)]
 
 
-def _tanh_gradient(y: Array, delta: Array, out: Array) -> list[Side]:
+def _tanh_gradient(y: Array, delta: Array, out: Array) -> list[Call]:
     square, rest = partial(np.multiply, y, y, out=out), partial(np.subtract, 1, out, out=out)
     return [square, rest, partial(np.multiply, out, delta, out=out)]
 
 
-def _relu(x: Array, delta: Array, out: Array) -> list[Side]:
+def _relu(x: Array, delta: Array, out: Array) -> list[Call]:
     return [partial(np.maximum, x, 0, out=out)]
 
 
-def _relu_gradient(y: Array, delta: Array, out: Array) -> list[Side]:
+def _relu_gradient(y: Array, delta: Array, out: Array) -> list[Call]:
     return [partial(np.greater, y, 0, out=out), partial(np.multiply, out, delta, out=out)]
 
 
@@ -67,7 +69,7 @@ train: {{optimizer: {{sgd: {{rate: 0.001}}}}, steps: 1}}
 """
 
 
-def bare_calls(nodes: int, numbers: int, gradient: bool) -> list[Side]:
+def bare_calls(nodes: int, numbers: int, gradient: bool) -> list[Call]:
     """Those of all nodes, forward, and with `gradient` back again."""
     arrays = [np.zeros((1, numbers), np.float32) for _ in range(nodes + 1)]
     deltas = [np.zeros((1, numbers), np.float32) for _ in range(nodes + 1)]
@@ -79,7 +81,7 @@ def bare_calls(nodes: int, numbers: int, gradient: bool) -> list[Side]:
     return calls
 
 
-def _each(calls: list[Side]) -> None:
+def _each(calls: list[Call]) -> None:
     for call in calls:
         call()
 
@@ -90,7 +92,7 @@ def run(options: Options, nodes: int = NODES) -> Iterator[Row]:
         config = parse_config(f"backend: {backend}\n{config_text(nodes, NUMBERS)}", "nodes.yaml")
         worker = Worker(compile_config(config), OneRank())
         indices = worker.training_batches(shuffle=False).indices(0, 0)
-        sides: dict[str, Side] = {
+        sides: dict[str, Call] = {
             "forward": partial(worker.forward, indices),
             "step": partial(worker.train_step, indices),
         }
@@ -101,7 +103,7 @@ def run(options: Options, nodes: int = NODES) -> Iterator[Row]:
             theirs = partial(_each, calls)
             for side in (ours, theirs):
                 side()
-            rounds = in_turn((ours, theirs), options)
+            rounds = in_turn((timed(ours), timed(theirs)), options)
             count = nodes if name == "forward" else 2 * nodes
             over = median(mine - other for mine, other in rounds) / count * 1e6
             mine, other = (median(side) for side in zip(*rounds, strict=True))
