@@ -6,6 +6,7 @@ from types import MappingProxyType
 from dgraph.kernels.call import Kernel
 from dgraph.kernels.numpy import (
     contraction,
+    dropout,
     error,
     global_pool,
     join,
@@ -36,6 +37,7 @@ KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
             reshape,
             upsample,
             norm,
+            dropout,
             loss,
             error,
             metric,

@@ -60,6 +60,11 @@ class Carver:
     def __init__(self, scratch: Array) -> None:
         self._rest = scratch
 
+    @property
+    def rest(self) -> Array:
+        """What has not been dealt out."""
+        return self._rest
+
     def take(self, shape: Sequence[int], dtype: str | np.dtype[Any]) -> Array:
         """An uninitialised C-contiguous array of this shape."""
         nbytes = prod(shape) * np.dtype(dtype).itemsize

@@ -7,6 +7,7 @@ of the array that is written; scratch holds a fixed number of blocks, whatever t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from dgraph.rect import Rect
 
 LIMIT = 1 << 14
 """Elements of a block."""
+_ONES = {dtype: np.ones(LIMIT, dtype) for dtype in ("float32", "float64")}
 Rule = Callable[..., object]
 """`rule(*inputs, out)` assigns `out`; it may read its inputs after it began to write. One that needs room to work in gets blocks of
 it behind `out`."""
@@ -96,9 +98,9 @@ def like(view: Array, scratch: Array) -> Array:
     return scratch[: view.size].reshape([view.shape[d] for d in order]).transpose(np.argsort(order))
 
 
-def sum_nbytes(dtype: str) -> int:
-    """Bytes of scratch that `sum_of_product` takes."""
-    return nbytes(1, dtype) + nbytes(3, "float64")
+def sum_nbytes(dtype: str, sums: int = 1) -> int:
+    """Bytes of scratch that `sums_of` takes for so many sums."""
+    return nbytes(2, dtype) + nbytes(2 + sums, "float64")
 
 
 def sum_of_product(factors: Sequence[Array], out: Array, accumulate: bool, scratch: Array) -> Action:
@@ -107,40 +109,81 @@ def sum_of_product(factors: Sequence[Array], out: Array, accumulate: bool, scrat
 
 
 def _product(first: Array, second: Array, out: Array) -> None:
-    np.copyto(out, first)
-    np.multiply(out, second, out=out)
+    np.multiply(first, second, out=out)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """`out (+)= scale * sum(rule(inputs))` over every dim in which `out` has length 1.
+
+    rule: None stands for the only input itself. inputs: arrays of one shape, the first not repeated. out: the same shape, or 1.
+    """
+
+    rule: Rule | None
+    inputs: Sequence[Array]
+    out: Array
+    accumulate: bool = False
+    scale: float = 1.0
 
 
 def sum_of(rule: Rule | None, inputs: Sequence[Array], out: Array, accumulate: bool, scratch: Array,
            scale: float = 1.0) -> Action:  # fmt: skip
-    """`out (+)= scale * sum(rule(inputs))` over every dim in which `out` has length 1; the sums are float64.
+    """An action that takes one sum."""
+    return sums_of([Sum(rule, inputs, out, accumulate, scale)], scratch)
 
-    rule: None stands for the only input itself. inputs: arrays of one shape, the first not repeated. out: the same shape, or 1.
-    """
-    shape, carver = inputs[0].shape, Carver(scratch)
-    rounded, wide = carver.take([LIMIT], out.dtype), carver.take([LIMIT], "float64")
-    part, total = carver.take([LIMIT], "float64"), carver.take([LIMIT], "float64")
-    order = memory_order(inputs[0])
-    sizes = block_sizes(shape, order, LIMIT)
-    axes = tuple(d for d, (n, m) in enumerate(zip(shape, out.shape, strict=True)) if n != m)
+
+def sums_of(
+    sums: Sequence[Sum], scratch: Array, beside: Callable[[tuple[slice, ...]], list[Step]] | None = None
+) -> Action:
+    """An action that takes several sums of one shape, whose first inputs lie in one memory order, in one pass; `beside` are more
+    steps on a block while it is in the cache. Sums of blocks are made by BLAS or in float64, those over blocks in float64."""
+    first, out, carver = sums[0].inputs[0], sums[0].out, Carver(scratch)
+    rounded, few = (carver.take([LIMIT], out.dtype) for _ in range(2))
+    wide, narrow, *totals = (carver.take([LIMIT], "float64") for _ in range(2 + len(sums)))
+    order = memory_order(first)
+    sizes = block_sizes(first.shape, order, LIMIT)
+    axes = tuple(d for d, (n, m) in enumerate(zip(first.shape, out.shape, strict=True)) if n != m)
     steps: list[Step] = []
     for target in blocks(Rect.whole(out.shape), sizes, order) if out.size else ():
-        view = out[target.slices()]
-        sums, one, few = like(view, total), like(view, part), like(view, rounded)
-        steps.append(partial(sums.fill, 0))
-        box = Rect.of((0, shape[d]) if d in axes else target.bounds[d] for d in range(out.ndim))
+        part = target.slices()
+        results = [like(out[part], total) for total in totals]
+        steps += [partial(result.fill, 0) for result in results]
+        box = Rect.of((0, first.shape[d]) if d in axes else target.bounds[d] for d in range(out.ndim))
         for block in blocks(box, sizes, order) if box else ():
-            views = [array[block.slices()] for array in inputs]
-            values, wide_block = like(views[0], rounded), like(views[0], wide)
-            if rule is not None:
-                steps.append(partial(rule, *views, values))
-            steps += [
-                partial(np.copyto, wide_block, views[0] if rule is None else values),
-                partial(np.add.reduce, wide_block, axis=axes, out=one, keepdims=True),
-                partial(np.add, sums, one, out=sums),
-            ]
-        if scale != 1.0:
-            steps.append(partial(np.multiply, sums, scale, out=sums))
-        steps.append(partial(np.copyto, few, sums, casting="same_kind"))
-        steps += delivered(few, view, accumulate)
+            for one, result in zip(sums, results, strict=True):
+                views = [array[block.slices()] for array in one.inputs]
+                values = like(views[0], rounded)
+                if one.rule is not None:
+                    steps.append(partial(one.rule, *views, values))
+                elif is_dense(views[0]):
+                    values = views[0]
+                else:
+                    steps.append(partial(np.copyto, values, views[0]))
+                steps += _added_up(values, axes, result, few, (wide, narrow))
+            steps += beside(block.slices()) if beside else []
+        for one, result in zip(sums, results, strict=True):
+            there = one.out[part]
+            if one.scale != 1.0:
+                steps.append(partial(np.multiply, result, one.scale, out=result))
+            steps.append(partial(np.copyto, like(there, few), result, casting="same_kind"))
+            steps += delivered(like(there, few), there, one.accumulate)
     return in_sequence(steps)
+
+
+def _added_up(values: Array, axes: tuple[int, ...], total: Array, few: Array, wide: tuple[Array, Array]) -> list[Step]:
+    """Steps that add the sums of a dense block over some axes to a total: by BLAS where these run fastest in memory."""
+    order = memory_order(values)
+    long = [d for d in order if values.shape[d] > 1]
+    kept = [d for d in long if d not in axes]
+    if long[: len(kept)] != kept:
+        block, sums = like(values, wide[0]), like(total, wide[1])
+        return [
+            partial(np.copyto, block, values),
+            partial(np.add.reduce, block, axis=axes, out=sums, keepdims=True),
+            partial(np.add, total, sums, out=total),
+        ]
+    matrix = values.transpose(order).reshape(total.size, -1)
+    flat = few[: total.size]
+    sums = flat.reshape([values.shape[d] if d in kept else 1 for d in order]).transpose(np.argsort(order))
+    ones = _ONES[str(values.dtype)][: matrix.shape[1]]
+    return [partial(np.matmul, matrix, ones, out=flat), partial(np.add, total, sums, out=total)]

@@ -1,10 +1,9 @@
-"""Means, variances, normalisation by them, and dropout; forward and gradient.
+"""Means, variances and normalisation by them; forward and gradient.
 
 In: calls whose operands are seen label by label (`Operand.view`): a statistic has length 1 in the labels that it sums. Out:
-kernels that go over the input in blocks. Promise: sums are taken in float64; in an evaluation a statistic with a running
-value is that value, written by the one piece that starts at the first of the summed labels, so that the sum over pieces is
-right; samples that a partial batch lacks have no part in a statistic; what dropout keeps depends on seed, node, step and global
-index alone.
+kernels that go over the input in blocks. Promise: sums over blocks are taken in float64; in an evaluation a statistic with a
+running value is that value, written by the one piece that starts at the first of the summed labels, so that the sum over pieces is
+right; samples that a partial batch lacks have no part in a statistic.
 """
 
 from __future__ import annotations
@@ -22,17 +21,18 @@ from dgraph.kernels.numpy.blockwise import (
     LIMIT,
     Indifferent,
     Rule,
+    Sum,
     assign_or_add,
     delivered,
+    is_dense,
     like,
     nbytes,
-    parts,
     sum_nbytes,
     sum_of,
+    sums_of,
 )
 from dgraph.kernels.numpy.view import Operand
 from dgraph.ops.norm import summed
-from dgraph.random import fill_uniform
 from dgraph.rect import Rect
 
 Operands = Mapping[str, Array]
@@ -186,23 +186,46 @@ def _inverse_deviation(variance: Array, epsilon: float, out: Array) -> None:
     np.reciprocal(out, out=out)
 
 
+def _by_statistic(call: Call) -> bool:
+    """Whether scale and shift have one number for every number of the statistics, as in batch norm: sums over the labels that these
+    lack are then all that is to be known of the input."""
+    maps = call.access.maps
+    return maps["scale"] == maps["variance"] or not {"scale", "shift", "shift.delta"} & call.rects.keys()
+
+
 class _Normalizing(Indifferent):
-    """What forward and gradient share: the inverse deviations, found once a run in scratch of the statistic's size."""
+    """What forward and gradient share: numbers of the statistic's size, found once a run in scratch.
+
+    `inverse`: the inverse deviations; `factor`: the same times the scale, where there is one for each of them.
+    """
+
+    numbers, sums = 2, 1
 
     def workspace(self, call: Call) -> int:
         """See `Kernel.workspace`."""
-        return aligned(call.rects["variance"].volume * np.dtype(call.dtype).itemsize) + sum_nbytes(call.dtype)
+        itemsize = np.dtype(call.dtype).itemsize
+        blocks = sum_nbytes(call.dtype, self.sums) + nbytes(1, call.dtype)
+        return self.numbers * aligned(call.rects["variance"].volume * itemsize) + blocks
 
-    def inverse(
-        self, call: Call, arrays: Mapping[str, Array], scratch: Array
-    ) -> tuple[Action, dict[str, Array], Array]:
-        """An action that finds the inverse deviations, the views with them as `inverse`, and the rest of scratch."""
+    def found(self, call: Call, arrays: Mapping[str, Array], carver: Carver) -> tuple[list[Step], dict[str, Array]]:
+        """The steps that find the numbers, and the arrays with them."""
         variance = arrays["variance"]
-        inverse = Carver(scratch).take(variance.shape, call.dtype)
-        view = Operand.of(call, "variance", inverse).view(call.piece)
-        views = dict(_views(call, arrays, call.piece)) | {"inverse": np.broadcast_to(view, call.piece.size)}
+        numbers = {name: carver.take(variance.shape, call.dtype) for name in ("inverse", "factor")}
         epsilon = float(call.attributes["epsilon"])
-        return partial(_inverse_deviation, variance, epsilon, inverse), views, scratch[aligned(inverse.nbytes) :]
+        steps: list[Step] = [partial(_inverse_deviation, variance, epsilon, numbers["inverse"])]
+        if "scale" in call.rects and _by_statistic(call):
+            steps.append(partial(np.multiply, numbers["inverse"], arrays["scale"], out=numbers["factor"]))
+        else:
+            steps.append(partial(np.copyto, numbers["factor"], numbers["inverse"]))
+        return steps, numbers
+
+
+def _spread(call: Call, numbers: Mapping[str, Array]) -> dict[str, Array]:
+    """Numbers of the statistic's size with one axis a label, spread over the whole piece."""
+    return {
+        name: np.broadcast_to(Operand.of(call, "variance", array).view(call.piece), call.piece.size)
+        for name, array in numbers.items()
+    }
 
 
 class Normalize(_Normalizing):
@@ -210,16 +233,21 @@ class Normalize(_Normalizing):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        first, views, rest = self.inverse(call, arrays, scratch)
-        factors = [port for port in ("scale", "shift") if port in call.rects]
-        rule = partial(_normalize, "scale" in factors, "shift" in factors)
-        return in_sequence([first, _add_to(call, views, "output", rule, ("input", "mean", "inverse", *factors), rest)])
+        carver = Carver(scratch)
+        steps, numbers = self.found(call, arrays, carver)
+        views = dict(_views(call, arrays, call.piece)) | _spread(call, numbers)
+        ports = [
+            port for port in ("scale", "shift") if port in call.rects and not (port == "scale" and _by_statistic(call))
+        ]
+        rule = partial(_normalize, "scale" in ports, "shift" in ports)
+        inputs = [views[port] for port in ("input", "mean", "factor", *ports)]
+        return in_sequence([*steps, assign_or_add(rule, inputs, views["output"], "output" in call.accumulate, carver)])
 
 
-def _normalize(scaled: bool, shifted: bool, x: Array, mean: Array, inverse: Array, *factors: Array) -> None:
-    *given, out = factors
+def _normalize(scaled: bool, shifted: bool, x: Array, mean: Array, factor: Array, *others: Array) -> None:
+    *given, out = others
     np.subtract(x, mean, out=out)
-    np.multiply(out, inverse, out=out)
+    np.multiply(out, factor, out=out)
     if scaled:
         np.multiply(out, given[0], out=out)
     if shifted:
@@ -229,11 +257,43 @@ def _normalize(scaled: bool, shifted: bool, x: Array, mean: Array, inverse: Arra
 class NormalizeGradient(_Normalizing):
     """With d = output.delta * scale and the normalised input z: `input.delta = d / deviation`, `mean.delta = - sum of that`,
     `variance.delta = - sum of d z / (2 (variance + epsilon))`, `scale.delta = sum of output.delta z`, `shift.delta` = sum of
-    output.delta."""
+    output.delta. Where scale and shift have one number a statistic, these follow from two sums, taken in one pass."""
+
+    numbers, sums = 4, 2
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        first, views, rest = self.inverse(call, arrays, scratch)
+        carver = Carver(scratch)
+        steps, numbers = self.found(call, arrays, carver)
+        views = dict(_views(call, arrays, call.piece)) | _spread(call, numbers)
+        if not _by_statistic(call):
+            return in_sequence([*steps, *self._separately(call, views, carver)])
+        shape = arrays["variance"].shape
+        plain, centred = (carver.take(shape, call.dtype) for _ in range(2))
+        return in_sequence([*steps, self._sums(call, views, (plain, centred), carver),
+                            partial(_settle, call, arrays, numbers, plain, centred)])  # fmt: skip
+
+    def _sums(self, call: Call, views: Operands, found: tuple[Array, Array], carver: Carver) -> Action:
+        """Finds the sums of the delta, and of its product with the distance from the mean; input.delta beside them."""
+        outs = [Operand.of(call, "variance", array).view(call.piece) for array in found]
+        delta, into = views["output.delta"], views.get("input.delta")
+        sums = [Sum(None, [delta], outs[0]), Sum(_times_distance, [delta, views["input"], views["mean"]], outs[1])]
+        spare = carver.take([LIMIT], call.dtype)
+
+        def beside(part: tuple[slice, ...]) -> list[Step]:
+            assert into is not None
+            accumulate = "input.delta" in call.accumulate
+            target = into[part]
+            result = target if is_dense(target) and not accumulate else like(target, spare)
+            return [
+                partial(np.multiply, delta[part], views["factor"][part], out=result),
+                *delivered(result, target, accumulate),
+            ]
+
+        return sums_of(sums, carver.rest, None if into is None else beside)
+
+    def _separately(self, call: Call, views: Operands, carver: Carver) -> list[Action]:
+        """Every result for itself."""
         scale = ("scale",) if "scale" in call.rects else ()
         reads: dict[str, tuple[Rule | None, tuple[str, ...], float]] = {
             "shift.delta": (None, ("output.delta",), 1.0),
@@ -241,28 +301,52 @@ class NormalizeGradient(_Normalizing):
             "mean.delta": (_times, ("output.delta", "inverse", *scale), -1.0),
             "variance.delta": (_by_variance, ("output.delta", "input", "mean", "inverse", *scale), -0.5),
         }
-        actions = [first]
+        actions: list[Action] = []
         for port, (rule, ports, factor) in reads.items():
             if port in call.rects:
                 inputs = [views[read] for read in ports]
-                actions.append(sum_of(rule, inputs, views[port], port in call.accumulate, rest, factor))
+                actions.append(sum_of(rule, inputs, views[port], port in call.accumulate, carver.rest, factor))
         if "input.delta" in call.rects:
             ports = ("output.delta", "inverse", *scale)
-            actions.append(_add_to(call, views, "input.delta", _times, ports, rest))
-        return in_sequence(actions)
+            actions.append(_add_to(call, views, "input.delta", _times, ports, carver.rest))
+        return actions
+
+
+def _settle(call: Call, arrays: Operands, numbers: Operands, plain: Array, centred: Array) -> None:
+    """The deltas of statistics, scale and shift from the sums of the delta, and of its product with the distance from the mean;
+    they are lost."""
+    _settle_one(call, arrays, "shift.delta", plain)
+    np.multiply(plain, numbers["factor"], out=plain)
+    np.negative(plain, out=plain)
+    _settle_one(call, arrays, "mean.delta", plain)
+    np.multiply(centred, numbers["inverse"], out=centred)
+    _settle_one(call, arrays, "scale.delta", centred)
+    for factor in (numbers["inverse"], numbers["factor"], -0.5):
+        np.multiply(centred, factor, out=centred)
+    _settle_one(call, arrays, "variance.delta", centred)
+
+
+def _settle_one(call: Call, arrays: Operands, port: str, value: Array) -> None:
+    if port in call.rects:
+        target = arrays[port]
+        np.add(target, value, out=target) if port in call.accumulate else np.copyto(target, value)
 
 
 def _times(delta: Array, *factors: Array) -> None:
     *given, out = factors
-    np.copyto(out, delta)
-    for factor in given:
+    np.multiply(delta, given[0], out=out)
+    for factor in given[1:]:
         np.multiply(out, factor, out=out)
 
 
-def _times_normalized(delta: Array, x: Array, mean: Array, inverse: Array, out: Array) -> None:
+def _times_distance(delta: Array, x: Array, mean: Array, out: Array) -> None:
     np.subtract(x, mean, out=out)
-    np.multiply(out, inverse, out=out)
     np.multiply(out, delta, out=out)
+
+
+def _times_normalized(delta: Array, x: Array, mean: Array, inverse: Array, out: Array) -> None:
+    _times_distance(delta, x, mean, out)
+    np.multiply(out, inverse, out=out)
 
 
 def _by_variance(delta: Array, x: Array, mean: Array, inverse: Array, *factors: Array) -> None:
@@ -270,66 +354,6 @@ def _by_variance(delta: Array, x: Array, mean: Array, inverse: Array, *factors: 
     _times_normalized(delta, x, mean, inverse, out)
     for factor in (inverse, inverse, *scale):
         np.multiply(out, factor, out=out)
-
-
-# --- dropout
-
-
-class Dropout(Indifferent):
-    """`output = input * mask`, a mask of 0 and 1 / (1 - rate) in training, of 1 in an evaluation (Srivastava et al. 2014)."""
-
-    def workspace(self, call: Call) -> int:
-        """See `Kernel.workspace`."""
-        return nbytes(1, call.dtype)
-
-    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
-        """See `Kernel.bind`. Either of the results may be left out."""
-        leading = arrays["output" if "output" in call.rects else "mask"]
-        flat = Carver(scratch).take([LIMIT], call.dtype)
-        steps: list[Step] = []
-        for part in parts(leading):
-            kept = like(leading[part], flat)
-            steps.append(partial(_draw, call, _part_of(call.piece, part), kept))
-            if "mask" in call.rects:
-                steps.append(partial(_deliver, kept, arrays["mask"][part], "mask" in call.accumulate))
-            if "output" in call.rects:
-                steps.append(partial(np.multiply, kept, arrays["input"][part], out=kept))
-                steps += delivered(kept, arrays["output"][part], "output" in call.accumulate)
-        return in_sequence(steps)
-
-
-def _part_of(piece: Rect, part: tuple[slice, ...]) -> Rect:
-    """The rect of a block of a piece, in global coordinates."""
-    return Rect.of((a + one.start, a + one.stop) for a, one in zip(piece.start, part, strict=True))
-
-
-def _deliver(kept: Array, mask: Array, accumulate: bool) -> None:
-    np.add(mask, kept, out=mask) if accumulate else np.copyto(mask, kept)
-
-
-def _draw(call: Call, rect: Rect, kept: Array) -> None:
-    """0 or 1 / (1 - rate) for every element of a rect, by global index."""
-    moment, rate = call.moment, float(call.attributes["rate"])
-    if not moment.training or rate == 0:
-        kept.fill(1)
-        return
-    fill_uniform(kept, moment.seed, f"dropout {call.purpose}", moment.step, call.space.extents, rect)
-    np.greater_equal(kept, rate, out=kept)
-    np.multiply(kept, 1 / (1 - rate), out=kept)
-
-
-class DropoutGradient(Indifferent):
-    """`input.delta = output.delta * mask`."""
-
-    def workspace(self, call: Call) -> int:
-        """See `Kernel.workspace`."""
-        return nbytes(1, call.dtype)
-
-    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
-        """See `Kernel.bind`."""
-        accumulate = "input.delta" in call.accumulate
-        reads = (arrays["output.delta"], arrays["mask"])
-        return assign_or_add(_times, reads, arrays["input.delta"], accumulate, Carver(scratch))
 
 
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
@@ -341,7 +365,5 @@ KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
         ("variance", True): StatisticGradient(_scaled_distance, ("input", "mean", "output.delta"), 2.0),
         ("normalize", False): Normalize(),
         ("normalize", True): NormalizeGradient(),
-        ("dropout", False): Dropout(),
-        ("dropout", True): DropoutGradient(),
     }
 )

