@@ -12,7 +12,7 @@ LEVELS = {
     "graph": 1, "config": 2, "ops": 2, "kernels": 3, "models": 3, "autodiff": 3,
     "layout": 4, "optimizer": 4, "plan": 5, "schedule": 6, "runtime": 7, "data": 7,
     "program": 8, "metric": 8, "fit": 8, "summary": 9, "train": 9, "onnx": 9, "predict": 10, "verify": 10, "tune": 10,
-    "network": 11,
+    "profile": 10, "network": 11,
     "cli": 12, "__main__": 13, "__init__": 12,
 }  # fmt: skip
 OWNERS = {

@@ -28,6 +28,7 @@ COMMANDS = {
     "trace": "Every node of one rank with its dims and rects.",
     "show": "A config, stage by stage: config, graph, layout, plan, schedule.",
     "summary": "Outputs, parameters and multiply-accumulates of every layer.",
+    "profile": "Where the time of a training step goes: by node and kind, beside what the machine can do.",
     "verify": "Run a network on many ranks and on one, and compare.",
     "doctor": "What MPI, ranks, cores and BLAS this is, and whether they work.",
 }
