@@ -17,8 +17,8 @@ from dgraph.rect import Rect
 ONE_PHASE_NBYTES = 1 << 17
 """Sums whose terms have together so many bytes at most are made by every rank itself; of larger ones each makes a share."""
 IN_PLACE_NBYTES = 1 << 15
-"""Where memory is shared, what a rank sends is read where it lies if it has more bytes than this; less is packed beside, so
-that who wrote it need not wait for the readers."""
+"""Where memory is shared, what a rank sends is read where it lies if it has more bytes than this, or is waited for at once; else
+it is packed beside, so that who wrote it need not wait for the readers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,4 +124,4 @@ class Convoy:
             return False
         if self.sums_in_place:
             return not self.is_one_phase(itemsize)
-        return self.elements * itemsize > IN_PLACE_NBYTES
+        return self.wait == self.start + 1 or self.elements * itemsize > IN_PLACE_NBYTES

@@ -160,6 +160,13 @@ class Several:
             exchange.wait()
 
 
+def both(one: Exchange, other: Exchange) -> Exchange:
+    """Two exchanges as one; the other itself where one of them is nothing."""
+    if isinstance(one, Nothing):
+        return other
+    return one if isinstance(other, Nothing) else Several([one, other])
+
+
 class OneRank:
     """The communicator of a job of one rank."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from dgraph.kernels.call import Action, Array
 from dgraph.plan.transfer import Transfer
@@ -30,51 +31,52 @@ class Stage:
     actions: Sequence[Action]
 
 
-@dataclass(frozen=True, eq=False)
 class Use:
-    """What is packed before a convoy, and the stages that it goes through."""
+    """What is packed before a convoy, and the stages that it goes through; as lists of bare actions, for small convoys are many."""
 
-    packs: Sequence[Action]
-    stages: Sequence[Stage]
+    def __init__(self, packs: Sequence[Action], stages: Sequence[Stage]) -> None:
+        self.stages = stages
+        self.opening = [*packs, stages[0].exchange.start]
+        self.closings: list[list[Action]] = [[] for _ in range(len(stages) + 1)]
+        """All that is left to do at each stage, and behind the last: nothing."""
+        for at in reversed(range(len(stages))):
+            self.closings[at] = [stages[at].exchange.wait, *self.behind(at), *self.closings[at + 1]]
+
+    def behind(self, at: int) -> list[Action]:
+        """What is done when the exchange of a stage has ended."""
+        following = [stage.exchange.start for stage in self.stages[at + 1 : at + 2]]
+        return [*self.stages[at].actions, *following]
 
 
 class BoundConvoy:
     """Some tensors' transfers on one rank: made once, used many times, one use after the other. `uses` take turns."""
 
     def __init__(self, uses: Sequence[Use], sent_nbytes: int) -> None:
-        self._uses = uses
-        self._turn = -1
-        self._stages: Sequence[Stage] = ()
-        self._at = 0
         self.sent_nbytes = sent_nbytes
+        self._uses = cycle(uses)
+        self._use = uses[0]
+        self._at = len(uses[0].stages)
 
     def start(self) -> None:
         """Pack what this rank wrote, say that it is there, post all messages."""
-        self._turn = (self._turn + 1) % len(self._uses)
-        use = self._uses[self._turn]
-        for pack in use.packs:
-            pack()
-        self._stages, self._at = use.stages, 0
-        self._stages[0].exchange.start()
+        self._use = use = next(self._uses)
+        self._at = 0
+        for action in use.opening:
+            action()
 
     def test(self) -> bool:
         """Make progress. True once the read rects are up to date and others have what they need of this rank."""
-        while self._at < len(self._stages):
-            if not self._stages[self._at].exchange.test():
+        use = self._use
+        while self._at < len(use.stages):
+            if not use.stages[self._at].exchange.test():
                 return False
-            self._end_stage()
+            for action in use.behind(self._at):
+                action()
+            self._at += 1
         return True
 
     def wait(self) -> None:
         """Bring the read rects up to date; return when others have what they need of this rank."""
-        while self._at < len(self._stages):
-            self._stages[self._at].exchange.wait()
-            self._end_stage()
-
-    def _end_stage(self) -> None:
-        stages = self._stages
-        for action in stages[self._at].actions:
+        for action in self._use.closings[self._at]:
             action()
-        self._at += 1
-        if self._at < len(stages):
-            stages[self._at].exchange.start()
+        self._at = len(self._use.stages)

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from dgraph.kernels.call import Action, Array
 from dgraph.plan.transfer import Convoy
 from dgraph.rect import share
-from dgraph.runtime.communicator import Communicator, Exchange, Message, Several
+from dgraph.runtime.communicator import Communicator, Exchange, Message, both
 from dgraph.runtime.convoy import BoundConvoy, Part, Stage, Use
 from dgraph.runtime.pack import flat, memory_order, shaped
-from dgraph.runtime.sum import bind_sum
+from dgraph.runtime.sum import bind_copy, bind_sum
 from dgraph.runtime.window import READY, SUMMED, TAKEN, Window
 
 MOST_SUMMED = 64
@@ -59,8 +58,8 @@ def _block(convoy: Convoy, arrays: Sequence[Array],
     at = 0
     for array in arrays:
         view = shaped(block[at : at + array.size], array.shape, memory_order(array))
-        packs.append(partial(np.copyto, view, array))
-        unpacks.append(partial(np.copyto, array, view))
+        packs += bind_copy(view, array)
+        unpacks += bind_copy(array, view)
         at += array.size
     return block, packs, unpacks
 
@@ -99,7 +98,7 @@ class _Ways:
             [Message(peer, tag, block) for peer, block in sends.items()],
             [Message(peer, tag, block) for peer, block in receives.items()],
         )
-        return messages if not self.near else Several([messages, self.meeting(what)])
+        return both(messages, self.meeting(what)) if self.near else messages
 
     def meeting(self, what: int) -> Exchange:
         """Where those nearby wait for each other."""
@@ -139,9 +138,10 @@ def _two_phases(ways: _Ways, arrays: Sequence[Array]) -> list[Use]:
     whole = ways.terms(0, block, dict.fromkeys(ways.far, block))
     terms = [arrived.get(r, term[shares[rank]]) for r, term in zip(group, whole, strict=True)]
     gather = [
-        partial(np.copyto, block[shares[r]], term[shares[r]])
+        action
         for r, term in zip(group, whole, strict=True)
         if r in ways.near
+        for action in bind_copy(block[shares[r]], term[shares[r]])
     ]
     first = ways.exchange(READY, {r: block[shares[r]] for r in ways.far}, arrived)
     second = ways.exchange(SUMMED, dict.fromkeys(ways.far, mine), {r: block[shares[r]] for r in ways.far})

@@ -20,11 +20,11 @@ from dgraph.plan.message import Messages
 from dgraph.plan.paint import corners, paint
 from dgraph.plan.transfer import Convoy
 from dgraph.rect import Rect
-from dgraph.runtime.communicator import Communicator, Exchange, Message, Several
+from dgraph.runtime.communicator import Communicator, Exchange, Message, both
 from dgraph.runtime.convoy import BoundConvoy, Part, Stage, Use
 from dgraph.runtime.pack import Packed, among, packed
 from dgraph.runtime.reduce import bind_all_reduce
-from dgraph.runtime.sum import bind_sum
+from dgraph.runtime.sum import bind_copy, bind_sum
 from dgraph.runtime.window import READY, TAKEN, Window
 
 Sources = list[tuple[int, Rect, Array]]
@@ -55,7 +55,7 @@ def _bind_pull(convoy: Convoy, parts: Sequence[Part], communicator: Communicator
         stage = Stage(messages, _unpacking(parts, arriving, communicator.rank))
         return BoundConvoy([Use(packs, [stage])], outgoing.nbytes)
     mine, theirs, meetings = _near(convoy, parts, window)
-    there = Several([messages, meetings[0]])
+    there = both(messages, meetings[0])
     uses = []
     for turn in range(2):
         sources = [[*far, *theirs[turn][k]] for k, far in enumerate(arriving)]
@@ -121,10 +121,11 @@ def _itemsize(parts: Sequence[Part]) -> int:
 def _packing(parts: Sequence[Part], sends: Sequence[Messages], blocks: Packed) -> list[Action]:
     """Copies of what this rank wrote into the blocks."""
     return [
-        partial(np.copyto, view, part.write[rect.slices(part.transfer.write_rect.start)])
+        action
         for part, messages, views in zip(parts, sends, blocks.views, strict=True)
         for (_, rect), view in zip(messages, views, strict=True)
         if part.write is not None
+        for action in bind_copy(view, part.write[rect.slices(part.transfer.write_rect.start)])
     ]
 
 
