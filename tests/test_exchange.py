@@ -41,7 +41,7 @@ def run(mesh, layout, values, lower=KINDS, window=True, in_place=False, gradient
     def body(communicator):
         rank = communicator.rank
         transfer = make_transfer("t", 7, layout, mesh, rank, lower)
-        convoys = () if transfer is None else (Convoy((transfer,), 0, 1),)
+        convoys = () if transfer is None else (Convoy((transfer,), 0, 2),)
         plan = Plan(rank, {"t": transfer} if transfer else {}, convoys)
         one = SimpleNamespace(
             tensors={"t": layout},

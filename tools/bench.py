@@ -43,6 +43,7 @@ FAMILIES = {
     "compiled": Family("bench_torch", 1),
     "ddp": Family("bench_torch", 2),
     "runtime": Family("bench_runtime"),
+    "messages": Family("bench_messages"),
     "overlap": Family("bench_overlap"),
     "reference": Family("bench_reference", 4),
     "prefetch": Family("bench_prefetch", 1),

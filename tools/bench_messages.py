@@ -30,7 +30,8 @@ set_threads()
 
 import numpy as np  # noqa: E402
 
-from bench_row import PAIRS, Options, Row, Side, row_of  # noqa: E402
+from bench_row import PAIRS, Options, Row, row_of  # noqa: E402
+from bench_turn import in_turn  # noqa: E402
 from dgraph.graph.node import Graph, TensorNode  # noqa: E402
 from dgraph.kernels.call import Array  # noqa: E402
 from dgraph.layout.assign import Layout, TensorLayout  # noqa: E402
@@ -49,6 +50,7 @@ from dgraph.schedule.buffer import place_tensors  # noqa: E402
 from dgraph.schedule.step import Schedule, Start  # noqa: E402
 from peers.exchange import (  # noqa: E402
     Memory,
+    Side,
     Task,
     all_gather,
     all_reduce,
@@ -67,6 +69,8 @@ SECONDS = 600
 SHORTEST = 2e-2
 """Seconds: shorter exchanges are done again and again for one measurement."""
 TRIED = 5
+MOST_SECONDS = 0.5
+"""Of a case: there are many."""
 WIDTH, EXTENT = 2, 8
 """Of a halo, and of a rank's part along dimensions that are cut."""
 
@@ -297,10 +301,10 @@ def row(name: str, case: Case, communicator: Communicator, options: Options) -> 
     require_equal(case, mine, write, read, sides, rank)
     best, again = best_of(communicator, sides)
     times = times_of(communicator, mine.side)
-    rounds: list[tuple[float, float]] = []
-    start = perf_counter()
-    while together(communicator, float(len(rounds) < options.pairs or perf_counter() - start < options.seconds)):
-        rounds.append((seconds_of(communicator, mine.side, times), seconds_of(communicator, sides[best], again)))
+    turns = [
+        partial(seconds_of, communicator, side, count) for side, count in ((mine.side, times), (sides[best], again))
+    ]
+    rounds = in_turn(turns, options, communicator)
     memory.close()
     return row_of(name, rounds, GOAL, {"ranks": size, "by_hand": best, "pairs": len(rounds)})
 
@@ -326,7 +330,7 @@ def run(options: Options, mpiexec: Path | None = None, ranks: Sequence[int] = RA
     for count in ranks:
         environ = rank_environment(family(program), program, count, os.environ)
         command = ["timeout", "-k", "5", str(SECONDS), os.fspath(program), "-n", str(count), sys.executable, __file__]
-        asked = [*options.only, "--pairs", str(options.pairs), "--seconds", str(options.seconds)]
+        asked = [*options.only, "--pairs", str(options.pairs), "--seconds", str(min(options.seconds, MOST_SECONDS))]
         with subprocess.Popen([*command, *asked], env=environ, stdout=subprocess.PIPE, text=True) as job:
             for line in job.stdout or ():
                 values = json.loads(line)
@@ -341,7 +345,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="*", metavar="CASE", help="such as messages.halo_2d.4KiB (default: all)")
     parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--seconds", type=float, default=MOST_SECONDS)
     parser.add_argument("--ranks", type=int, action="append")
     parser.add_argument("--mpiexec", type=Path, help="of another MPI than that of this environment")
     asked = parser.parse_args()

@@ -32,6 +32,7 @@ class Memory:
         self.blocks = [block[SIGNALS * LINE :] for block in whole]
         self._signals = [[block[k * LINE :][:8].data.cast("q") for block in whole] for k in range(SIGNALS)]
         self._crowded = crowded
+        self.requests: list[MPI.Prequest] = []
         whole[WORLD.rank].fill(0)
         WORLD.Barrier()
 
@@ -57,6 +58,8 @@ class Memory:
     def close(self) -> None:
         """Collective."""
         WORLD.Barrier()
+        for request in self.requests:
+            request.Free()
         self._window.Unlock_all()
         self._window.Free()
 
@@ -113,6 +116,7 @@ def by_messages(task: Task) -> dict[str, Side]:
     receives = [(block, peer) for block, (peer, _, _) in zip(task.into, task.takes, strict=True)]
     sends = [(block, peer) for block, (peer, _) in zip(task.out, task.sends, strict=True)]
     started = [*(WORLD.Recv_init(b, p) for b, p in receives), *(WORLD.Send_init(b, p) for b, p in sends)]
+    task.memory.requests += started
 
     def non_blocking() -> None:
         requests = [WORLD.Irecv(block, peer) for block, peer in receives]
@@ -143,6 +147,7 @@ def _of_datatypes(task: Task) -> Side:
     """Elements go from where they are to where they belong; MPI packs as it likes."""
     requests = [WORLD.Recv_init(_typed(view), peer) for peer, view, _ in task.takes]
     requests += [WORLD.Send_init(_typed(view), peer) for peer, view in task.sends]
+    task.memory.requests += requests
 
     def side() -> None:
         MPI.Prequest.Startall(requests)
