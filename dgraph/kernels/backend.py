@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dgraph.kernels.call import Action, Array, Fusion, Kernel, Moment
+from dgraph.kernels.call import Action, Array, Call, Fusion, Kernel, Moment
 from dgraph.kernels.numpy import KERNELS
 from dgraph.kernels.numpy.update import Operands, Recipe, bind_exchange, bind_follow, bind_measure, bind_update
 
@@ -30,6 +30,26 @@ class Updates:
 
 
 @dataclass(frozen=True)
+class Borrowed:
+    """A kernel of NumPy's, with a backend's own wishes for the memory order of operands."""
+
+    kernel: Kernel
+    orders: Callable[[Call, str], tuple[int, ...] | None]
+
+    def workspace(self, call: Call) -> int:
+        """See `Kernel.workspace`."""
+        return self.kernel.workspace(call)
+
+    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """See `Kernel.bind`."""
+        return self.kernel.bind(call, arrays, scratch)
+
+    def order(self, call: Call, port: str) -> tuple[int, ...] | None:
+        """See `Kernel.order`."""
+        return self.orders(call, port)
+
+
+@dataclass(frozen=True)
 class Backend:
     """`kernels` by op; `fusions` by the ops of a chain, for those chains that take fewer passes when done together; `updates` of
     parameters. `prepare` is called once a process or more often, before anything is bound."""
@@ -42,7 +62,8 @@ class Backend:
 
     def library(self, key: Key) -> str:
         """Whose kernel does an op: its own, or NumPy's on the same memory where it has none."""
-        return "numpy" if self.kernels[key] is KERNELS[key] else self.name
+        kernel = self.kernels[key]
+        return NUMPY.name if kernel is KERNELS[key] or isinstance(kernel, Borrowed) else self.name
 
 
 NUMPY = Backend("numpy", KERNELS, {}, Updates())

@@ -19,7 +19,7 @@ def backend_of(config: Config) -> Backend:
     if config.backend == NUMPY.name:
         return NUMPY
     try:
-        backend: Backend = import_module(f"dgraph.kernels.{config.backend}").BACKEND
+        backend: Backend = import_module(f"dgraph.kernels.{config.backend}").BACKENDS[config.dtype]
     except ConfigError as error:
         raise error.at(config.place("backend")) from None
     return backend

@@ -1,13 +1,13 @@
-"""Local arithmetic in PyTorch, without autograd, on the CPU. `BACKEND`: what a run on it uses.
+"""Local arithmetic in PyTorch, without autograd, on the CPU. `BACKENDS`: what a run on it uses, by dtype.
 
-In: the arrays of a store, whose memory PyTorch's tensors share. Out: `BACKEND`. Promise: the only room that imports torch, an
+In: the arrays of a store, whose memory PyTorch's tensors share. Out: `BACKENDS`. Promise: the only room that imports torch, an
 extra; who enters it without gets one line that says what to install. An op that no family here has is done by its NumPy kernel, on
 the same memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 from dgraph.error import ConfigError
 from dgraph.kernels.backend import Backend, Key, Updates
@@ -20,14 +20,26 @@ if find_spec("torch") is None:
 from dgraph.kernels.torch import affine, contraction, norm, norm_chain, pointwise
 from dgraph.kernels.torch.process import prepare
 
-FAMILIES = (contraction, norm, affine, pointwise)
-CHAINS = (contraction, norm_chain, affine)
-KERNELS: Mapping[Key, Kernel] = MappingProxyType(
-    {**OTHERS, **{key: kernel for family in FAMILIES for key, kernel in family.KERNELS.items()}}
-)
-FUSIONS: Mapping[tuple[Key, ...], Fusion] = MappingProxyType(
-    {ops: fusion for family in CHAINS for ops, fusion in family.FUSIONS.items()}
-)
-BACKEND = Backend("torch", KERNELS, FUSIONS, Updates(), prepare)
+FAMILIES = (norm, affine, pointwise)
+CHAINS = (norm_chain, affine)
+SINGLE = (contraction,)
+"""Those of float32 alone."""
 
-__all__ = ["BACKEND"]
+
+def _backend(families: Sequence[ModuleType], chains: Sequence[ModuleType]) -> Backend:
+    kernels: dict[Key, Kernel] = dict(OTHERS)
+    fusions: dict[tuple[Key, ...], Fusion] = {}
+    for family in families:
+        kernels |= family.KERNELS
+    for family in chains:
+        fusions |= family.FUSIONS
+    return Backend("torch", MappingProxyType(kernels), MappingProxyType(fusions), Updates(), prepare)
+
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {"float32": _backend((*SINGLE, *FAMILIES), (*CHAINS, *SINGLE)), "float64": _backend(FAMILIES, CHAINS)}
+)
+KERNELS = BACKENDS["float64"].kernels
+"""Those that do either dtype."""
+
+__all__ = ["BACKENDS", "KERNELS"]

@@ -1,0 +1,266 @@
+"""Convolutions and transposed ones, forward and both gradients, in 1, 2 or 3 dimensions.
+
+In: calls of conv and conv_transpose in float32. Out: `Convolution`, the kernel. Promise: any piece of any layout, with the padding
+that it has on each side; nothing is done for a delta that nobody wants.
+
+A sum over places alone (size 1, stride 1) is a matrix product straight into the result, by NumPy's BLAS. What is padded otherwise
+than the same on both sides is copied into scratch with its zeros around it. What the library gives in an array of its own is
+copied, or added, to where it belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgraph.kernels.call import Action, Array, Call
+from dgraph.kernels.numpy.block import Carver, Step, aligned, in_sequence
+from dgraph.kernels.torch.geometry import Roles, Sizes, Windows, parts_of, windows_of
+from dgraph.kernels.torch.memory import channels_last, is_channels_last, rows_of, tensor
+
+CONVOLVE: Any = torch.ops.aten.convolution.default
+BACKWARD: Any = torch.ops.aten.convolution_backward.default
+ONTO: Any = (
+    torch.ops.mkldnn._convolution_pointwise_.binary if hasattr(torch.ops.mkldnn, "_convolution_pointwise_") else None
+)
+"""Adds a convolution to what is there, without a copy of its own; not in every build."""
+WIDE = 32
+"""Channels of a result from which on adding to it is as fast as assigning (oneDNN 3.12, AVX-512)."""
+ITEMSIZE = 4
+
+
+@dataclass(frozen=True)
+class Product:
+    """One sum of a call: the role that is written, and the ports by role."""
+
+    target: str
+    ports: Mapping[str, str]
+
+    @property
+    def written(self) -> str:
+        return self.ports[self.target]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The kernel of an op whose operands have these roles, or of its gradient."""
+
+    roles: Roles
+
+    def workspace(self, call: Call) -> int:
+        """Bytes of scratch: big with its padding, where the library cannot pad by itself, or filters turned round."""
+        return max((self._workspace(call, product) for product in self.products(call)), default=0)
+
+    def temporary(self, call: Call) -> int:
+        """Bytes that the library allocates: the largest result that it does not write in place."""
+        return max((self._temporary(call, product) for product in self.products(call)), default=0)
+
+    def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """The piece as one action; arrays as in the call's contract."""
+        steps: list[Step] = []
+        for product in self.products(call):
+            adds = product.written in call.accumulate
+            windows = self._windows(call, product)
+            parts = [] if windows is None else list(parts_of(call, self.roles, product.ports, arrays))
+            if len(parts) != 1 and not adds:
+                steps.append(partial(arrays[product.written].fill, 0))
+            for part in parts:
+                assert windows is not None
+                operands = Operands(windows, *_three(part, self.roles), adds or len(parts) > 1)
+                steps += self._steps(product.target, operands, Carver(scratch))
+        return in_sequence(steps)
+
+    def order(self, call: Call, port: str) -> tuple[int, ...] | None:
+        """Channels last, in filters as well."""
+        return channels_last(len(call.access.dims[port.removesuffix(".delta")]))
+
+    def products(self, call: Call) -> list[Product]:
+        """What is wanted."""
+        if not call.gradient:
+            return [Product("output", {name: name for name in self.roles.all})]
+        return [
+            Product(target, {name: f"{name}.delta" if name in ("output", target) else name for name in self.roles.all})
+            for target in (self.roles.filters, "input")
+            if f"{target}.delta" in call.rects
+        ]
+
+    def _windows(self, call: Call, product: Product) -> Windows | None:
+        """None where nothing is summed: an operand has no elements."""
+        if not call.piece or not all(call.rects[port] for port in product.ports.values()):
+            return None
+        return windows_of(call, self.roles, product.ports[self.roles.big])
+
+    def _workspace(self, call: Call, product: Product) -> int:
+        windows = self._windows(call, product)
+        if windows is None or windows.is_product:
+            return 0
+        filters, written = (call.rects[product.ports[name]].volume for name in (self.roles.filters, product.target))
+        turned = filters * ITEMSIZE if _turns(windows, product.target == self.roles.big, filters, written) else 0
+        rect = call.rects[product.ports[self.roles.big]]
+        return aligned(turned) + (0 if windows.is_even else aligned(prod(padded(windows, rect.size)) * ITEMSIZE))
+
+    def _temporary(self, call: Call, product: Product) -> int:
+        windows = self._windows(call, product)
+        if windows is None or windows.is_product:
+            return 0
+        rect = call.rects[product.written]
+        filters = call.rects[product.ports[self.roles.filters]].volume
+        onto = rect.size[1] >= WIDE and ONTO is not None
+        if onto and (
+            product.target == self.roles.small
+            or _turns(windows, product.target == self.roles.big, filters, rect.volume)
+        ):
+            return 0
+        margins = product.target == self.roles.big and not windows.is_even
+        return ITEMSIZE * (prod(padded(windows, rect.size)) if margins else rect.volume)
+
+    def _steps(self, target: str, operands: Operands, carver: Carver) -> Sequence[Step]:
+        if target == self.roles.small:
+            return operands.to_small(carver)
+        return operands.to_big(carver) if target == self.roles.big else operands.to_filters(carver)
+
+
+def _three(part: Mapping[str, Array], roles: Roles) -> tuple[Array, Array, Array]:
+    """small, big and filters."""
+    return part[roles.small], part[roles.big], part[roles.filters]
+
+
+def padded(windows: Windows, size: Sizes) -> Sizes:
+    """The size [n, b, spatial...] of big with its padding around it."""
+    margins = [a + b for a, b in zip(windows.before, windows.after, strict=True)]
+    spatial = (1,) * (len(margins) - len(size) + 2) + tuple(size[2:])
+    return (*size[:2], *(n + more for n, more in zip(spatial, margins, strict=True)))
+
+
+def _turns(windows: Windows, to_big: bool, filters: int, written: int) -> bool:
+    """Whether a sum for big is done as one for small, with filters turned round: of stride 1 it can be, and if filters are not the
+    larger part of the work it is as fast."""
+    return to_big and {*windows.stride} == {1} and windows.groups == 1 and filters <= written and windows.is_even
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The arrays of one convolution, of which one is written, or with `adds` added to."""
+
+    windows: Windows
+    small: Array
+    big: Array
+    filters: Array
+    adds: bool
+
+    def to_small(self, carver: Carver) -> Sequence[Step]:
+        """small (+)= the sum of big over windows, times filters."""
+        found = self._matrices()
+        if found is not None:
+            small, big, filters = found
+            return [_multiply(small, big, filters.T, self.adds)]
+        source, steps = self._source(carver)
+        return [*steps, *_convolve(self.small, source, self.filters, self.windows, self.windows.padding, self.adds)]
+
+    def to_big(self, carver: Carver) -> Sequence[Step]:
+        """big (+)= small, times filters, at the places of its windows."""
+        found = self._matrices()
+        if found is not None:
+            small, big, filters = found
+            return [_multiply(big, small, filters, self.adds)]
+        w = self.windows
+        if _turns(w, True, self.filters.size, self.big.size) and _takes(self.big):
+            turned = self.filters[(slice(None), slice(None), *(slice(None, None, -1),) * len(w.size))].swapaxes(0, 1)
+            there = carver.take_ordered(turned.shape, channels_last(turned.ndim), turned.dtype)
+            rest = tuple(n - 1 - p for n, p in zip(w.reach, w.padding, strict=True))
+            return [partial(np.copyto, there, turned), *_convolve(self.big, self.small, there, w, rest, self.adds)]
+        shape = self.big if w.is_even else self._room(carver)
+        inside = tensor(self.big), self._inside(shape)
+        operands = [tensor(array) for array in (self.small, shape, self.filters)]
+        call = partial(BACKWARD, *operands, None, *self._numbers, [True, False, False])
+        return [_taken(call, 0, *inside, self.adds)]
+
+    def to_filters(self, carver: Carver) -> Sequence[Step]:
+        """filters (+)= the sum of small times big over all places."""
+        found = self._matrices()
+        if found is not None:
+            small, big, filters = found
+            return [_multiply(filters, small.T, big, self.adds)]
+        source, steps = self._source(carver)
+        operands = [tensor(array) for array in (self.small, source, self.filters)]
+        call = partial(BACKWARD, *operands, None, *self._numbers, [False, True, False])
+        return [*steps, _taken(call, 1, operands[2], (), self.adds)]
+
+    @property
+    def _numbers(self) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
+        w = self.windows
+        return list(w.stride), list(w.padding), list(w.dilation), False, [0] * len(w.size), w.groups
+
+    def _matrices(self) -> tuple[Array, Array, Array] | None:
+        """small and big [places, channels] and filters [a, b], where the sum is a product of such and BLAS can read them."""
+        if not self.windows.is_product:
+            return None
+        small, big, filters = (rows_of(array) for array in (self.small, self.big, self.filters))
+        return None if small is None or big is None or filters is None else (small, big, filters)
+
+    def _room(self, carver: Carver) -> Array:
+        """Scratch for big with its padding."""
+        size = padded(self.windows, self.big.shape)
+        return carver.take_ordered(size, channels_last(len(size)), self.big.dtype)
+
+    def _inside(self, room: Array) -> tuple[slice, ...]:
+        """Where big lies in an array of this shape."""
+        if room is self.big:
+            return ()
+        pairs = zip(self.windows.before, self.big.shape[2:], strict=True)
+        return (slice(None), slice(None), *(slice(before, before + n) for before, n in pairs))
+
+    def _source(self, carver: Carver) -> tuple[Array, list[Step]]:
+        """big with the padding that the library cannot do, and the steps that put it there."""
+        if self.windows.is_even:
+            return self.big, []
+        room = self._room(carver)
+        inside = self._inside(room)
+        margins = []
+        for d, (before, n) in enumerate(zip(self.windows.before, self.big.shape[2:], strict=True), start=2):
+            margins += [room[(*inside[:d], side)] for side in (slice(before), slice(before + n, None))]
+        fills: list[Step] = [partial(margin.fill, 0) for margin in margins if margin.size]
+        return room, [*fills, partial(np.copyto, room[inside], self.big)]
+
+
+def _takes(target: Array) -> bool:
+    """Whether a convolution can be added to this array where it lies, as fast as any."""
+    return ONTO is not None and target.shape[1] >= WIDE and is_channels_last(target)
+
+
+def _convolve(target: Array, source: Array, filters: Array, windows: Windows, padding: Sizes,
+              adds: bool) -> Sequence[Step]:  # fmt: skip
+    """target (+)= the convolution of source."""
+    out, x, w = tensor(target), tensor(source), tensor(filters)
+    stride, dilation = list(windows.stride), list(windows.dilation)
+    if not _takes(target):
+        call = partial(CONVOLVE, x, w, None, stride, list(padding), dilation, False, [0] * len(padding), windows.groups)
+        return [_taken(call, None, out, (), adds)]
+    onto = partial(ONTO, out, x, w, None, list(padding), stride, dilation, windows.groups, "add", None, None, [], None)
+    return [onto] if adds else [out.zero_, onto]
+
+
+def _taken(call: Callable[[], Any], which: int | None, target: Tensor, inside: tuple[slice, ...], adds: bool) -> Step:
+    """The step that takes a result, or one of several, or a part of it, to where it belongs."""
+    store = target.add_ if adds else target.copy_
+
+    def step() -> None:
+        result = call()
+        found = result if which is None else result[which]
+        store(found[inside] if inside else found)
+
+    return step
+
+
+def _multiply(target: Array, left: Array, right: Array, adds: bool) -> Step:
+    """target (+)= left @ right."""
+    if not adds:
+        return partial(np.matmul, left, right, out=target)
+    return partial(torch.ops.aten.addmm.out, tensor(target), tensor(left), tensor(right), out=tensor(target))

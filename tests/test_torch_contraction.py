@@ -1,0 +1,112 @@
+"""PyTorch's convolutions against loops over their access maps: exactly, on small whole numbers, whole and in pieces, in any memory
+order, into NaN or onto what is there."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dgraph.rect import Rect, share
+from tests import test_kernels_contraction as plain
+from tests.test_kernels_contraction import CASES, call_of, done, interpreted, written
+
+pytest.importorskip("torch")
+from dgraph.kernels.torch import BACKENDS
+
+CONVOLUTIONS = [name for name, case in CASES.items() if case[0] != "tiled"]
+WIDE = {
+    "wide": ("conv", (2, 33, 4, 3), {"channels": 34, "size": 3, "padding": 1}),
+    "wide one sided": ("conv", (2, 33, 4, 3), {"channels": 34, "size": 3, "padding": [[0, 1], [2, 0]]}),
+    "wide strided": ("conv", (1, 32, 5, 4), {"channels": 32, "size": [2, 3], "stride": [2, 1], "padding": 1}),
+    "wide 3d": ("conv", (1, 32, 2, 3, 2), {"channels": 32, "size": 3, "padding": 1}),
+    "wide 1d": ("conv", (2, 32, 5), {"channels": 32, "size": 3, "padding": 1}),
+    "wide grouped": ("conv", (2, 64, 3, 3), {"channels": 64, "size": 3, "padding": 1, "groups": 2}),
+    "wide product": ("conv", (2, 32, 3, 3), {"channels": 35, "size": 1}),
+    "wide transposed": ("conv_transpose", (2, 32, 3, 2), {"channels": 33, "size": 3, "padding": 1}),
+    "wide doubled": ("conv_transpose", (2, 33, 3, 2), {"channels": 32, "size": 2, "stride": 2}),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernels():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "KERNELS", BACKENDS["float32"].kernels)
+        patch.setattr(plain, "CASES", CASES | WIDE)
+        yield
+
+
+def whole_numbers(call, seed=0):
+    draw = np.random.default_rng(seed)
+    dims = {port: call.access.dims[port.removesuffix(".delta")] for port in call.rects}
+    return {port: draw.integers(-3, 4, dim).astype(float) for port, dim in dims.items()}
+
+
+def exact(call, lay="own"):
+    """Assigned and added: the very sums, up to what the order of few products can do."""
+    values = whole_numbers(call)
+    wanted = interpreted(call, values) if not np.prod(call.piece.size) > 30000 else quick(call, values)
+    for accumulate in ((), written(call)):
+        result = done(replace(call, accumulate=frozenset(accumulate)), values, lay)
+        for port, array in result.items():
+            there = call.rects[port].slices()
+            np.testing.assert_array_equal(array, wanted[port][there] + (values[port][there] if accumulate else 0), port)
+
+
+def quick(call, values):
+    """The same sums by NumPy's kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "KERNELS", plain.contraction.KERNELS)
+        found = done(replace(call, accumulate=frozenset(), dtype="float64"), values)
+    sums = {port: np.zeros(values[port].shape) for port in found}
+    for port, array in found.items():
+        sums[port][call.rects[port].slices()] = array
+    return sums
+
+
+@pytest.mark.parametrize("lay", ["own", "plain", "gapped"])
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("case", [*CONVOLUTIONS, *WIDE])
+def test_whole(case, gradient, lay):
+    exact(call_of(case, gradient, dtype="float32"), lay)
+
+
+@pytest.mark.parametrize("left_out", ["input.delta", "filters.delta"])
+@pytest.mark.parametrize("case", ["conv 2d", "conv grouped", "transposed 2d", "wide"])
+def test_only_one_gradient(case, left_out):
+    call = call_of(case, True, dtype="float32", without=(left_out,))
+    assert left_out not in written(call)
+    exact(call)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_pieces(data):
+    """A piece of any place, whose windows lie partly, or wholly, in the padding."""
+    case, gradient = data.draw(st.sampled_from([*CONVOLUTIONS, *WIDE])), data.draw(st.booleans())
+    whole = call_of(case, gradient, dtype="float32")
+    bounds = []
+    for extent in whole.space.extents:
+        first, last = sorted(data.draw(st.tuples(st.integers(0, extent - 1), st.integers(0, extent - 1))))
+        bounds.append((first, last + 1) if data.draw(st.booleans()) else (0, extent))
+    lay = data.draw(st.sampled_from(["own", "plain", "gapped"]))
+    exact(call_of(case, gradient, Rect.of(bounds), dtype="float32"), lay)
+
+
+def test_pieces_add_up_to_the_whole():
+    for case, gradient in product(["conv 2d", "transposed grouped", "wide strided"], [False, True]):
+        whole = call_of(case, gradient, dtype="float32")
+        values, cuts = (
+            whole_numbers(whole),
+            [[share(extent, 2, k) for k in range(min(2, extent))] for extent in whole.space.extents],
+        )
+        total = {port: np.zeros(values[port].shape) for port in written(whole)}
+        for bounds in product(*cuts):
+            call = call_of(case, gradient, Rect.of(bounds), dtype="float32")
+            for port, array in done(call, values).items():
+                total[port][call.rects[port].slices()] += array
+        wanted = quick(whole, values)
+        for port in total:
+            np.testing.assert_array_equal(total[port], wanted[port], port)
