@@ -78,7 +78,7 @@ def test_what_it_waits_for_is_not(clock):
     assert (progress.hidden, progress.exposed) == (3.0, 13.0)
 
 
-def test_two_at_once_hide_the_same_time_once_and_the_oldest_is_asked_first(clock):
+def test_two_at_once_hide_the_same_time_once(clock):
     progress = Progress()
     ships = Ship(clock, 104.0), Ship(clock, 109.0)
     first, second = (Flight(ship, progress) for ship in ships)
@@ -86,16 +86,16 @@ def test_two_at_once_hide_the_same_time_once_and_the_oldest_is_asked_first(clock
     second.start()  # at 102
     clock.now += 1
     progress.look()
-    assert [ship.asked for ship in ships] == [1, 0]
+    assert [ship.asked for ship in ships] == [1, 1]
     clock.now += 1
     progress.look()
-    assert [ship.asked for ship in ships] == [2, 1]
+    assert [ship.asked for ship in ships] == [2, 2]
     assert progress.hidden == 2.0
     second.wait()
     first.wait()
     progress.look()
-    assert [ship.asked for ship in ships] == [2, 1]
-    assert first.hidden == 104.25 - 101.0
+    assert [ship.asked for ship in ships] == [2, 2]
+    assert first.hidden == 104.5 - 101.0
 
 
 @pytest.mark.parametrize("mesh", ["{y: 1, x: 1}", "{y: 2, x: 2}"])
@@ -132,7 +132,7 @@ class Steps:
 
 def test_a_pulse_goes_while_the_rank_does_something_else_and_something_is_under_way(clock):
     pulse = Steps()
-    progress = Progress(pulse)
+    progress = Progress(lambda beat: pulse)
     flights = [Flight(Ship(clock, 105.0), progress) for _ in range(2)]
     flights[0].start()
     assert pulse.told == ["go"]
@@ -144,6 +144,25 @@ def test_a_pulse_goes_while_the_rank_does_something_else_and_something_is_under_
     assert pulse.told[5:] == ["rest"]
     progress.look()
     assert pulse.told[6:] == []
+
+
+def test_a_beat_advances_all_and_is_nobodys_time(clock):
+    pulse = Steps()
+    progress = Progress(lambda beat: pulse)
+    ships = Ship(clock, 104.0), Ship(clock, 103.0)
+    first, second = (Flight(ship, progress) for ship in ships)
+    first.start()
+    second.start()  # at 102
+    clock.now += 1
+    progress.beat()
+    assert [ship.asked for ship in ships] == [1, 1]
+    clock.now += 1
+    progress.beat()
+    assert [ship.asked for ship in ships] == [2, 1]
+    assert pulse.told[-1] == "rest"
+    first.wait()
+    second.wait()
+    assert (progress.hidden, progress.exposed) == (0.0, 6.0)
 
 
 def test_a_pulse_is_a_thread_that_sleeps_until_it_is_told():

@@ -82,6 +82,11 @@ class Convoy:
     wait: int
 
     @property
+    def tensors(self) -> tuple[str, ...]:
+        """Which tensors travel."""
+        return tuple(transfer.tensor for transfer in self.transfers)
+
+    @property
     def name(self) -> str:
         """The tensor, or the first one and how many more."""
         more = len(self.transfers) - 1

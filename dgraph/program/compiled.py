@@ -67,8 +67,9 @@ class Program:
         messages = self.config.messages
         return make_plan(self.layout, rank, messages.lower, messages.bucket // ITEMSIZE[self.config.dtype])
 
-    def schedule(self, plan: Plan) -> Schedule:
-        """The ordered steps and buffers of the plan's rank."""
+    def schedule(self, plan: Plan, spread: bool = False) -> Schedule:
+        """The ordered steps and buffers of the plan's rank. `spread`: ranks are on several hosts, where more is cut so that
+        communication hides behind it; transfers start and are waited for in the same order."""
         demand = Demand(
             states=len(self.optimizer.states),
             update_workspace=self.optimizer.recipe.workspace(self.config.dtype),
@@ -76,6 +77,8 @@ class Program:
             ahead=(2 if self.training else 1) if self.prefetch else 0,
             shown=self.shown | reported(self.forward),
             fusion=self.config.fusion,
+            overlap=self.config.overlap,
+            spread=spread,
         )
         return make_schedule(self.layout, plan, self.backend, self.config.dtype, demand, self._orders)
 

@@ -8,7 +8,7 @@ Promise: no wildcard receives, no hidden buffering to rely on, and nothing of a 
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -114,10 +114,10 @@ class Communicator(Protocol):
     def abort(self, status: int) -> NoReturn:
         """End all ranks now, with this exit status (1 to 255). Local, from any state."""
 
-    def pulse(self) -> Pulse | None:
-        """A thread that makes progress while it is told that something is under way; None where exchanges advance without one.
+    def pulse(self, beat: Callable[[], None]) -> Pulse | None:
+        """A thread that calls `beat` while it is told to, until `close`; None where exchanges advance without one.
 
-        Raises CheckError where other threads may not talk to this MPI. Local.
+        Raises CheckError where a second thread may not talk to this MPI. Local.
         """
 
     def close(self) -> None:
@@ -207,7 +207,7 @@ class OneRank:
     def split(self, part: int) -> Communicator:
         return OneRank()
 
-    def pulse(self) -> Pulse | None:
+    def pulse(self, beat: Callable[[], None]) -> Pulse | None:
         return None
 
     def abort(self, status: int) -> NoReturn:

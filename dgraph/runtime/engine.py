@@ -83,7 +83,7 @@ class Engine:
         self.window = open_window(schedule, len(layout.tensors), communicator) if window else None
         self.store = Store(schedule, optimizer.states, self.window)
         self.updates = 0
-        self.progress = Progress(communicator.pulse() if thread else None)
+        self.progress = Progress(communicator.pulse) if thread else Progress()
         self.moment = Moment(seed)
         self.fed: dict[str, Mapping[str, tuple[Array, Rect]]] = {}
         self._feed = feed

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -248,7 +248,7 @@ class MPICommunicator:
         self._node = MPI.Intracomm(world.Split_type(MPI.COMM_TYPE_SHARED))
         self._patient = _is_crowded(self._node) if patient is None else patient
         self.spread = self._node.size < world.size
-        self._pulse: Pulse | None = None
+        self._pulses: list[Pulse] = []
         self._memories: list[_Memory] = []
         self._groups: dict[tuple[int, ...], MPI.Intracomm] = {tuple(range(world.size)): self._world}
         self._transfers: list[_Transfer] = []
@@ -354,21 +354,16 @@ class MPICommunicator:
         MPI.COMM_WORLD.Abort(status)
         os._exit(status)
 
-    def pulse(self) -> Pulse | None:
+    def pulse(self, beat: Callable[[], None]) -> Pulse | None:
         if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-            what = f"{self.mpi} lets no other thread make progress"
+            what = f"{self.mpi} lets no thread beside make progress"
             raise CheckError(what, "progress: polls goes without; or use an MPI that gives MPI_THREAD_MULTIPLE")
-        if self._pulse is None:
-            self._pulse = Pulse(self._advance)
-        return self._pulse
-
-    def _advance(self) -> None:
-        """Asks for a message to itself that nobody sends: MPI moves all others meanwhile."""
-        self._world.Iprobe(self.rank, self._largest_tag)
+        self._pulses.append(Pulse(beat))
+        return self._pulses[-1]
 
     def close(self) -> None:
-        if self._pulse is not None:
-            self._pulse.end()
+        for pulse in self._pulses:
+            pulse.end()
         for transfer in self._transfers:
             transfer.close()
         for memory in self._memories:

@@ -13,9 +13,12 @@ No MPI moves a large message by itself: it moves while somebody calls MPI. Hence
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable
+from threading import Lock
 from time import perf_counter
 from typing import Protocol
+
+import numpy as np
 
 from dgraph.runtime.pulse import Pulse
 
@@ -34,27 +37,38 @@ class Transferring(Protocol):
 
 
 class Progress:
-    """The transfers of one rank that are under way, and since its making the seconds `exposed` and `hidden`. A `pulse` goes while
-    there are some and the rank does something else."""
+    """The transfers of one rank that are under way, and since its making the seconds `exposed` and `hidden`. With a `pulse` a
+    thread advances them by `beat` while the rank does something else; whoever has to do with them holds the lock."""
 
-    def __init__(self, pulse: Pulse | None = None) -> None:
-        self._pulse = pulse
+    def __init__(self, pulse: Callable[[Callable[[], None]], Pulse | None] = lambda beat: None) -> None:
         self.exposed = self.hidden = 0.0
-        self._under_way: deque[Flight] = deque()
+        self._under_way: list[Flight] = []
         self._left = 0.0
+        self._lock = Lock()
+        self._pulse = pulse(self.beat)
 
     def look(self) -> None:
-        """Advance what is under way. All of it moves with the one that is asked for, the oldest; once that is there, the next."""
-        if not self._under_way:
-            return
-        entered = self.enter()
-        while self._under_way and self._under_way[0].has_arrived(entered):
-            self._under_way.popleft()
-        self.leave(entered)
+        """Advance what is under way."""
+        if self._under_way:
+            entered = self.enter()
+            self._advance(entered)
+            self.leave(entered)
+
+    def beat(self) -> None:
+        """The same from a thread beside this one; its time is nobody's."""
+        # As in a step: what is not finite is for the loss to report.
+        with self._lock, np.errstate(all="ignore"):
+            self._advance(perf_counter())
+            if not self._under_way and self._pulse is not None:
+                self._pulse.rest()
+
+    def _advance(self, now: float) -> None:
+        self._under_way = [flight for flight in self._under_way if not flight.has_arrived(now)]
 
     def enter(self) -> float:
         """The rank turns to communication: the time (of time.perf_counter)."""
         now = perf_counter()
+        self._lock.acquire()
         if self._under_way:
             self.hidden += now - self._left
             if self._pulse is not None:
@@ -67,6 +81,7 @@ class Progress:
         self.exposed += now - entered
         if self._pulse is not None and self._under_way:
             self._pulse.go()
+        self._lock.release()
         return now
 
     def takes_off(self, flight: Flight) -> None:

@@ -299,7 +299,7 @@ class ThreadCommunicator:
             board.wait(self.rank, (place,), time.monotonic() + board.deadline)
         return place.parts
 
-    def pulse(self) -> Pulse | None:
+    def pulse(self, beat: Callable[[], None]) -> Pulse | None:
         return None
 
     def abort(self, status: int) -> NoReturn:

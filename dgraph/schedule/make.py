@@ -1,8 +1,8 @@
 """How the steps of one rank are put in order.
 
 In: a layout, a plan, a backend. Out: `Schedule`. Promise: a convoy starts right after the last writer of its tensors and is waited
-for right before their first reader, at the same places of one global order on every rank; nothing is left to be decided while
-running.
+for right before their first reader, or within it, where only a part of that needs what travels; in one global order on every rank;
+nothing is left to be decided while running.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dgraph.kernels.backend import Backend
 from dgraph.layout.assign import Layout
 from dgraph.plan.make import Plan
 from dgraph.plan.transfer import Convoy
-from dgraph.schedule.buffer import memory_orders, place_tensors
+from dgraph.schedule.buffer import Placement, memory_orders, place_tensors
 from dgraph.schedule.fuse import fuse
+from dgraph.schedule.interior import Rule, arrange
 from dgraph.schedule.node import node_steps
 from dgraph.schedule.step import Compute, Feed, Fused, Schedule, Start, Step, Update, Wait, Zero
 from dgraph.schedule.touch import touch
@@ -32,7 +33,8 @@ class Demand:
 
     `states`: arrays of a parameter's shape that the optimizer keeps for each, and the bytes of scratch of an update; `batches`: how
     many there are in a training step, whose gradients add up; `ahead`: how many batches there is room to read ahead; `shown`:
-    tensors that are looked at behind a run; `fusion`: whether chains of ops may be done as one.
+    tensors that are looked at behind a run; `fusion`: whether chains of ops may be done as one; `overlap` and
+    `spread`: when computation is cut so that communication hides behind it (`dgraph.schedule.interior.Rule`).
     """
 
     states: int = 0
@@ -41,6 +43,8 @@ class Demand:
     ahead: int = 0
     shown: frozenset[str] = frozenset()
     fusion: bool = True
+    overlap: bool | None = None
+    spread: bool = False
 
 
 DEMAND = Demand()
@@ -56,7 +60,8 @@ def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "fl
     placement = place_tensors(layout, plan, orders, itemsize)
     kept = late.gradients if demand.batches > 1 else frozenset()
     by_node = {name: node_steps(layout, name, plan.rank, placement, dtype, kept) for name in graph.ops}
-    steps, forward = _with_transfers(graph, plan, by_node)
+    rule = Rule(demand.overlap, demand.spread, itemsize)
+    steps, forward = _with_transfers(layout, plan, by_node, placement, rule)
     needed = placement.numbers([*demand.shown, *(tensor.name for tensor in graph.kept)])
     fusions = backend.fusions if demand.fusion else {}
     steps, forward = fuse(steps, forward, fusions, graph, placement, needed)
@@ -99,18 +104,22 @@ def _staging(convoy: Convoy) -> int:
 # --- order
 
 
-def _with_transfers(graph: Graph, plan: Plan, by_node: Mapping[str, list[Step]]) -> tuple[list[Step], int]:
-    """The nodes' steps in graph order with the transfers between them; and how many belong to an evaluation."""
+def _with_transfers(layout: Layout, plan: Plan, by_node: Mapping[str, list[Step]], placement: Placement,
+                    rule: Rule) -> tuple[list[Step], int]:  # fmt: skip
+    """The nodes' steps in graph order with the transfers between them, what is needed first set on its way first; and how many
+    belong to an evaluation."""
+    graph = layout.graph
     position = {name: k for k, name in enumerate(graph.ops)}
-    after: dict[int, list[Step]] = {}
-    before: dict[int, list[Step]] = {}
+    after: dict[int, list[Start]] = {}
+    before: dict[int, list[Wait]] = {}
     for convoy in plan.convoys:
         after.setdefault(convoy.start, []).append(Start(convoy))
         before.setdefault(convoy.wait, []).append(Wait(convoy))
     steps: list[Step] = []
     forward = 0
     for name, k in position.items():
-        steps += [*before.get(k, ()), *by_node[name], *after.get(k, ())]
+        starts = sorted(after.get(k, ()), key=lambda start: start.convoy.wait)
+        steps += arrange(layout, name, by_node[name], before.get(k, ()), starts, placement, rule)
         if graph.ops[name].kind == "forward":
             forward = len(steps)
     return [*steps, *before.get(len(position), ())], forward

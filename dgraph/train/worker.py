@@ -73,7 +73,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         agree(self.program, self.communicator)
-        schedule = self.program.schedule(self.program.plan(self.communicator.rank))
+        schedule = self.program.schedule(self.program.plan(self.communicator.rank), self.communicator.spread)
         self.spec = data_spec(self.program.config)
         with data_place(self.program.config):
             self.source = open_source(self.spec)
