@@ -40,7 +40,10 @@ def add_gradients(graph: Graph, table: Mapping[str, Op], norms: Mapping[str, int
     measured = _norm_tensors(graph, norms)
     zeros = [_zero_node(tensor) for tensor in (*gradients.values(), *measured.values())]
     backward += _measure_nodes(graph, gradients, measured)
+    # In the order in which their gradients are there, so that the last of them may travel behind the first updates.
+    written = {tensor: place for place, op in enumerate(backward) for _, tensor in op.outputs}
     updates = [_update_node(graph, row, gradients, measured) for row in range(len(graph.parameters))]
+    updates.sort(key=lambda node: written[node.inputs[0][1]])
     updates += [
         _follow_node(op, tensor, table[op.op].states[port])
         for op in graph.ops.values()
