@@ -17,6 +17,9 @@ from dgraph.kernels.torch import KERNELS
 from dgraph.kernels.torch.affine import FUSIONS
 
 MORE = [
+    ("average_pool", {"size": 3, "stride": 2, "padding": 1, "count_padding": True, "ceil": True}, (2, 3, 6, 5)),
+    ("average_pool", {"size": [4, 5]}, (2, 3, 4, 5)),
+    ("max_pool", {"size": 3, "stride": 1, "padding": 1}, (2, 3, 5, 4)),
     ("affine", {"bias": "C"}, (3, 16, 9, 9)),
     ("affine", {"bias": "C", "scale": "C"}, (3, 5, 4)),
     ("affine", {"bias": "", "scale": ""}, (3, 5)),
@@ -37,6 +40,8 @@ def test_kernels_equal_numpys(chosen, data):
     problem = Problem(case, dtype, data.draw(st.integers(0, 3)))
     if case[0] == "softplus":
         problem.values["input"] *= 30
+    if case[0] == "max_pool":
+        problem.values["input"] = np.round(problem.values["input"])
     problem.with_forward()
     without = tuple(data.draw(st.sets(st.sampled_from(["a", "b"])))) if case[0] == "affine" else ()
     without += tuple(f"{port}.delta" for port in without)
