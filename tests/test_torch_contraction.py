@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dgraph.rect import Rect, share
 from tests import test_kernels_contraction as plain
+from tests.chain import Chained
 from tests.test_kernels_contraction import CASES, call_of, done, interpreted, written
 
 pytest.importorskip("torch")
@@ -110,3 +111,34 @@ def test_pieces_add_up_to_the_whole():
         wanted = quick(whole, values)
         for port in total:
             np.testing.assert_array_equal(total[port], wanted[port], port)
+
+
+ENDED = {
+    "narrow": ("conv", {"channels": 5, "size": 3, "padding": 1}, (2, 3, 5, 4), (2, 5, 5, 4)),
+    "wide": ("conv", {"channels": 33, "size": 3, "stride": 2, "padding": [[0, 1], 1]}, (2, 4, 5, 4), (2, 33, 2, 2)),
+    "product": ("conv", {"channels": 34, "size": 1}, (2, 3, 3, 2), (2, 34, 3, 2)),
+    "transposed": ("conv_transpose", {"channels": 4, "size": 2, "stride": 2}, (2, 3, 2, 3), (2, 4, 4, 6)),
+    "turned": ("conv_transpose", {"channels": 33, "size": 3, "padding": 1}, (2, 3, 4, 3), (2, 33, 4, 3)),
+}
+
+
+@pytest.mark.parametrize("function", ["", "relu", "tanh", "logistic"])
+@pytest.mark.parametrize("case", ENDED)
+def test_a_bias_and_a_nonlinearity_in_one_go(case, function):
+    op, attributes, dim, result = ENDED[case]
+    filters = (result[1], dim[1]) if op == "conv" else (dim[1], result[1])
+    size = (attributes["size"],) * (len(dim) - 2)
+    dims = {"x": dim, "w": (*filters, *size), "s": result, "b": (1, result[1], 1, 1), "t": result, "y": result}
+    last = [] if not function else [(function, False, {"input": "t", "output": "y"}, {})]
+    nodes = [
+        (op, False, {"input": "x", "filters": "w", "output": "s"}, attributes),
+        ("affine", False, {"input": "s", "b": "b", "output": "t"}, {"bias": "C"}),
+        *last,
+    ]
+    inner = {"s", "t"} if function else {"s"}
+    chained = Chained(nodes, dims, "float32", inner=inner)
+    fusion = BACKENDS["float32"].fusions[chained.chain.ops]
+    assert fusion.fits(chained.chain)
+    wanted, name = chained.one_by_one(), "y" if function else "t"
+    for place in (np.array, lambda array: plain.ordered(array, (0, 2, 3, 1))):
+        np.testing.assert_allclose(chained.fused(fusion, place, 2)[name], wanted[name], rtol=1e-4, atol=1e-5)

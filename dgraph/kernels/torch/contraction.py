@@ -14,7 +14,8 @@ from types import MappingProxyType
 from dgraph.kernels.backend import Borrowed, Key
 from dgraph.kernels.call import Call, Fusion, Kernel
 from dgraph.kernels.numpy import KERNELS as OTHERS
-from dgraph.kernels.torch.convolution import Convolution
+from dgraph.kernels.torch.biased import Biased
+from dgraph.kernels.torch.convolution import FUNCTIONS, Convolution
 from dgraph.kernels.torch.geometry import Roles
 from dgraph.kernels.torch.memory import channels_last
 
@@ -31,4 +32,12 @@ KERNELS: Mapping[Key, Kernel] = MappingProxyType(
     | {("linear", gradient): Borrowed(OTHERS["linear", gradient], _order) for gradient in (False, True)}
 )
 """Of float32 alone: in float64, which is for proofs, these ops are NumPy's."""
-FUSIONS: Mapping[tuple[Key, ...], Fusion] = MappingProxyType({})
+FUSIONS: Mapping[tuple[Key, ...], Fusion] = MappingProxyType(
+    {
+        ((op, False), ("affine", False), *((function, False) for function in [name] if name)): Biased(
+            Convolution(roles), name
+        )
+        for op, roles in _ROLES.items()
+        for name in FUNCTIONS
+    }
+)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from dgraph.kernels.call import Action, Array, Call
 from dgraph.kernels.numpy.block import Carver, Step, aligned, in_sequence
-from dgraph.kernels.torch.geometry import Roles, Sizes, Windows, parts_of, windows_of
+from dgraph.kernels.torch.geometry import Roles, Sizes, Windows, groups_of, parts_of, windows_of
 from dgraph.kernels.torch.memory import channels_last, is_channels_last, rows_of, tensor
 
 CONVOLVE: Any = torch.ops.aten.convolution.default
@@ -64,6 +65,10 @@ class Convolution:
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """The piece as one action; arrays as in the call's contract."""
+        return self.ended(call, arrays, scratch, None)
+
+    def ended(self, call: Call, arrays: Mapping[str, Array], scratch: Array, ending: Ending | None) -> Action:
+        """The same, where the result of a forward call that `is_one` passes an ending on its way."""
         steps: list[Step] = []
         for product in self.products(call):
             adds = product.written in call.accumulate
@@ -73,9 +78,15 @@ class Convolution:
                 steps.append(partial(arrays[product.written].fill, 0))
             for part in parts:
                 assert windows is not None
-                operands = Operands(windows, *_three(part, self.roles), adds or len(parts) > 1)
+                operands = Operands(windows, *_three(part, self.roles), adds or len(parts) > 1, ending)
                 steps += self._steps(product.target, operands, Carver(scratch))
         return in_sequence(steps)
+
+    def is_one(self, call: Call) -> bool:
+        """Whether a forward call is one convolution that is assigned."""
+        (product,) = self.products(call)
+        some = self._windows(call, product) is not None and "output" not in call.accumulate
+        return some and len(groups_of(call, self.roles)[0]) == 1
 
     def order(self, call: Call, port: str) -> tuple[int, ...] | None:
         """Channels last, in filters as well."""
@@ -146,41 +157,75 @@ def _turns(windows: Windows, to_big: bool, filters: int, written: int) -> bool:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """What the result of a convolution passes on its way: the `bias` [channels] is added, then it goes through a function, if there
+    is one."""
+
+    bias: Array
+    function: str = ""
+
+    def store(self, target: Tensor, biased: bool) -> Callable[[Tensor], object]:
+        """What takes a result to where it belongs; `biased`: the bias is in it."""
+        passed, bias = FUNCTIONS[self.function], tensor(self.bias).view(1, -1, *(1,) * (target.ndim - 2))
+        if biased:
+            return lambda result: passed(result, target)
+        add = torch.ops.aten.add.out
+        if not self.function:
+            return lambda result: add(result, bias, out=target)
+        return lambda result: passed(add(result, bias, out=target), target)
+
+
+def _positive(x: Tensor, out: Tensor) -> object:
+    return torch.ops.aten.clamp_min.out(x, 0, out=out)
+
+
+FUNCTIONS: Mapping[str, Callable[[Tensor, Tensor], object]] = MappingProxyType(
+    {
+        "": lambda x, out: out.copy_(x),
+        "relu": _positive,
+        "tanh": lambda x, out: torch.ops.aten.tanh.out(x, out=out),
+        "logistic": lambda x, out: torch.ops.aten.sigmoid.out(x, out=out),
+    }
+)
+"""The functions that a result can pass: of it, and into which tensor."""
+
+
+@dataclass(frozen=True)
 class Operands:
-    """The arrays of one convolution, of which one is written, or with `adds` added to."""
+    """The arrays of one convolution, of which one is written, or with `adds` added to; what is assigned may pass an `ending`."""
 
     windows: Windows
     small: Array
     big: Array
     filters: Array
     adds: bool
+    ending: Ending | None = None
 
     def to_small(self, carver: Carver) -> Sequence[Step]:
         """small (+)= the sum of big over windows, times filters."""
         found = self._matrices()
         if found is not None:
             small, big, filters = found
-            return [_multiply(small, big, filters.T, self.adds)]
+            return [_multiply(small, big, filters.T, self.adds), *self._ended(self.small)]
         source, steps = self._source(carver)
-        return [*steps, *_convolve(self.small, source, self.filters, self.windows, self.windows.padding, self.adds)]
+        return [*steps, *self._convolve(self.small, source, self.filters, self.windows.padding)]
 
     def to_big(self, carver: Carver) -> Sequence[Step]:
         """big (+)= small, times filters, at the places of its windows."""
         found = self._matrices()
         if found is not None:
             small, big, filters = found
-            return [_multiply(big, small, filters, self.adds)]
+            return [_multiply(big, small, filters, self.adds), *self._ended(self.big)]
         w = self.windows
         if _turns(w, True, self.filters.size, self.big.size) and _takes(self.big):
             turned = self.filters[(slice(None), slice(None), *(slice(None, None, -1),) * len(w.size))].swapaxes(0, 1)
             there = carver.take_ordered(turned.shape, channels_last(turned.ndim), turned.dtype)
             rest = tuple(n - 1 - p for n, p in zip(w.reach, w.padding, strict=True))
-            return [partial(np.copyto, there, turned), *_convolve(self.big, self.small, there, w, rest, self.adds)]
+            return [partial(np.copyto, there, turned), *self._convolve(self.big, self.small, there, rest)]
         shape = self.big if w.is_even else self._room(carver)
-        inside = tensor(self.big), self._inside(shape)
         operands = [tensor(array) for array in (self.small, shape, self.filters)]
         call = partial(BACKWARD, *operands, None, *self._numbers, [True, False, False])
-        return [_taken(call, 0, *inside, self.adds)]
+        return [_taken(call, 0, self._store(self.big, biased=False), self._inside(shape))]
 
     def to_filters(self, carver: Carver) -> Sequence[Step]:
         """filters (+)= the sum of small times big over all places."""
@@ -191,7 +236,35 @@ class Operands:
         source, steps = self._source(carver)
         operands = [tensor(array) for array in (self.small, source, self.filters)]
         call = partial(BACKWARD, *operands, None, *self._numbers, [False, True, False])
-        return [*steps, _taken(call, 1, operands[2], (), self.adds)]
+        return [*steps, _taken(call, 1, self._store(self.filters, biased=False), ())]
+
+    def _convolve(self, target: Array, source: Array, filters: Array, padding: Sizes) -> Sequence[Step]:
+        """target (+)= the convolution of source."""
+        windows, out, x, w = self.windows, *(tensor(array) for array in (target, source, filters))
+        stride, dilation = list(windows.stride), list(windows.dilation)
+        bias = None if self.ending is None else tensor(self.ending.bias)
+        if not _takes(target) or (self.ending is not None and self.ending.function not in ("", "relu")):
+            call = partial(
+                CONVOLVE, x, w, bias, stride, list(padding), dilation, False, [0] * len(padding), windows.groups
+            )
+            return [_taken(call, None, self._store(target, biased=True), ())]
+        function = self.ending.function if self.ending is not None and self.ending.function else None
+        numbers = list(padding), stride, dilation, windows.groups
+        onto = partial(ONTO, out, x, w, bias, *numbers, "add", None, function, [], None)
+        return [onto] if self.adds else [out.zero_, onto]
+
+    def _store(self, target: Array, biased: bool) -> Callable[[Tensor], object]:
+        """What takes a result to where it belongs."""
+        there = tensor(target)
+        if self.ending is not None:
+            return self.ending.store(there, biased)
+        return there.add_ if self.adds else there.copy_
+
+    def _ended(self, target: Array) -> Sequence[Step]:
+        """What a result that is where it belongs still has to pass."""
+        if self.ending is None:
+            return []
+        return [partial(self.ending.store(tensor(target), biased=False), tensor(target))]
 
     @property
     def _numbers(self) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
@@ -235,21 +308,9 @@ def _takes(target: Array) -> bool:
     return ONTO is not None and target.shape[1] >= WIDE and is_channels_last(target)
 
 
-def _convolve(target: Array, source: Array, filters: Array, windows: Windows, padding: Sizes,
-              adds: bool) -> Sequence[Step]:  # fmt: skip
-    """target (+)= the convolution of source."""
-    out, x, w = tensor(target), tensor(source), tensor(filters)
-    stride, dilation = list(windows.stride), list(windows.dilation)
-    if not _takes(target):
-        call = partial(CONVOLVE, x, w, None, stride, list(padding), dilation, False, [0] * len(padding), windows.groups)
-        return [_taken(call, None, out, (), adds)]
-    onto = partial(ONTO, out, x, w, None, list(padding), stride, dilation, windows.groups, "add", None, None, [], None)
-    return [onto] if adds else [out.zero_, onto]
-
-
-def _taken(call: Callable[[], Any], which: int | None, target: Tensor, inside: tuple[slice, ...], adds: bool) -> Step:
+def _taken(call: Callable[[], Any], which: int | None, store: Callable[[Any], object],
+           inside: tuple[slice, ...]) -> Step:  # fmt: skip
     """The step that takes a result, or one of several, or a part of it, to where it belongs."""
-    store = target.add_ if adds else target.copy_
 
     def step() -> None:
         result = call()

@@ -77,11 +77,11 @@ def windows_of(call: Call, roles: Roles, big: str) -> Windows:
         before=(*zeros, *(start - a for (a, _), start in zip(bounds, rect.start[2:], strict=True))),
         after=(*zeros, *(b - stop for (_, b), stop in zip(bounds, rect.stop[2:], strict=True))),
         size=(*ones, *(last - first for first, last in extents)),
-        groups=_groups(call, roles)[1],
+        groups=groups_of(call, roles)[1],
     )
 
 
-def _groups(call: Call, roles: Roles) -> tuple[range, int]:
+def groups_of(call: Call, roles: Roles) -> tuple[range, int]:
     """The groups of a piece that are convolutions of their own, and how many groups each of these does: all of them at once, unless
     the piece has some of their channels only."""
     if "g" not in call.space.labels:
@@ -98,7 +98,7 @@ def _groups(call: Call, roles: Roles) -> tuple[range, int]:
 def parts_of(call: Call, roles: Roles, ports: Mapping[str, str],
              arrays: Mapping[str, Array]) -> Iterator[dict[str, Array]]:  # fmt: skip
     """The arrays by role, with two spatial dimensions or three, that each convolution takes; `ports` by role."""
-    groups, together = _groups(call, roles)
+    groups, together = groups_of(call, roles)
     for group in groups:
         yield {
             name: flat(arrays[port][_slices(call, roles, name, port, (group, group + together))])
