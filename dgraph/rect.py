@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 
 def _array(values: tuple[int, ...]) -> str:
@@ -37,10 +38,11 @@ class Rect:
     @staticmethod
     def of(bounds: Iterable[tuple[int, int]]) -> Rect:
         """The rect of (start, stop) pairs; where any of them is empty, the empty rect."""
-        pairs = tuple(bounds)
-        if any(stop <= start for start, stop in pairs):
+        pairs = list(bounds)
+        size = tuple([stop - start for start, stop in pairs])
+        if size and min(size) <= 0:
             return Rect.empty(len(pairs))
-        return Rect(tuple(a for a, _ in pairs), tuple(b - a for a, b in pairs))
+        return Rect(tuple([start for start, _ in pairs]), size)
 
     @staticmethod
     def whole(dim: Sequence[int]) -> Rect:
@@ -58,20 +60,17 @@ class Rect:
 
     @property
     def stop(self) -> tuple[int, ...]:
-        return tuple(a + n for a, n in zip(self.start, self.size, strict=True))
+        return tuple([a + n for a, n in zip(self.start, self.size, strict=True)])
 
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
         """(start, stop) of every dimension."""
-        return tuple((a, a + n) for a, n in zip(self.start, self.size, strict=True))
+        return tuple([(a, a + n) for a, n in zip(self.start, self.size, strict=True)])
 
     @property
     def volume(self) -> int:
         """How many elements; 1 for a rect of no dimensions."""
-        product = 1
-        for n in self.size:
-            product *= n
-        return product
+        return prod(self.size)
 
     def __bool__(self) -> bool:
         """Whether there is any element in it."""
@@ -125,7 +124,7 @@ class Rect:
     def slices(self, origin: Sequence[int] | None = None) -> tuple[slice, ...]:
         """Slices of this rect in an array whose first element stands at `origin` (zeros if left out)."""
         base = origin if origin is not None else (0,) * self.ndim
-        return tuple(slice(a - o, a - o + n) for a, n, o in zip(self.start, self.size, base, strict=True))
+        return tuple([slice(a - o, a - o + n) for a, n, o in zip(self.start, self.size, base, strict=True)])
 
     def __repr__(self) -> str:
         return f"Rect(array({_array(self.start)}, dtype=int32), array({_array(self.size)}, dtype=int32))"

@@ -66,10 +66,12 @@ def assign_or_add(rule: Rule, inputs: Sequence[Array], out: Array, accumulate: b
 def delivered(result: Array, target: Array, accumulate: bool) -> list[Step]:
     """Steps that assign a dense block to its place, or add it there; it does not hold the result afterwards.
 
-    The sum is made in the dense block: numpy copies a target that is strided and read at the same time.
+    The sum is made in the dense block where the target is strided: numpy copies one that is read at the same time.
     """
     if result is target:
         return []
+    if accumulate and is_dense(target):
+        return [partial(np.add, target, result, out=target)]
     sums: list[Step] = [partial(np.add, target, result, out=result)] if accumulate else []
     return [*sums, partial(np.copyto, target, result)]
 

@@ -55,7 +55,7 @@ class MaxPoolGradient(Indifferent):
         inputs = Windows.of(call, arrays, "input", "output")
         deltas = Windows.of(call, arrays, "input.delta", "output.delta")
         spare = Spare(scratch, [*[call.dtype] * 4, "bool", "bool"])
-        steps = _clearing(call, arrays["input.delta"])
+        once, steps = _clearing(call, deltas)
         for block, view in inputs.blocks(call.piece):
             output, delta, seen, change, here, found = spare.like(view)
             steps += [partial(np.copyto, output, view), partial(np.copyto, delta, deltas.narrow.view(block))]
@@ -63,7 +63,7 @@ class MaxPoolGradient(Indifferent):
             for (wide, part), (target, _) in zip(inputs.offsets(block), deltas.offsets(block), strict=True):
                 steps += gathered(wide, seen, part, np.nan)
                 steps.append(partial(_give_to_first, seen, output, delta, change, here, found))
-                steps += scattered(target, change, seen, part)
+                steps += [partial(np.copyto, target, change[part])] if once else scattered(target, change, seen, part)
         return in_sequence(steps)
 
 
@@ -76,9 +76,13 @@ def _give_to_first(seen: Array, output: Array, delta: Array, change: Array, here
     np.multiply(change, delta, out=change)
 
 
-def _clearing(call: Call, delta: Array) -> list[Step]:
-    """Sets input.delta to zero unless it is added into."""
-    return [] if "input.delta" in call.accumulate else [partial(delta.fill, 0)]
+def _clearing(call: Call, windows: Windows) -> tuple[bool, list[Step]]:
+    """Whether windows take every element of input.delta once, so that it can be assigned; else what sets it to zero, unless it is
+    added into."""
+    if "input.delta" in call.accumulate:
+        return False, []
+    once = bool(call.piece) and windows.wide.is_exact(call.piece)
+    return once, [] if once else [partial(windows.wide.array.fill, 0)]
 
 
 # --- the mean
@@ -118,13 +122,13 @@ class AveragePoolGradient(Indifferent):
         """See `Kernel.bind`."""
         windows = Windows.of(call, arrays, "input.delta", "output.delta")
         spare, weight = Spare(scratch, [call.dtype] * 2), _weights(call)
-        steps = _clearing(call, arrays["input.delta"])
+        once, steps = _clearing(call, windows)
         for block, view in windows.blocks(call.piece):
             share, seen = spare.like(view)
             steps.append(partial(np.copyto, share, view))
             steps.append(partial(np.multiply, share, _weight_of(weight, block), out=share))
             for wide, part in windows.offsets(block):
-                steps += scattered(wide, share, seen, part)
+                steps += [partial(np.copyto, wide, share[part])] if once else scattered(wide, share, seen, part)
         return in_sequence(steps)
 
 

@@ -60,7 +60,7 @@ class Operand:
     def narrow(self, box: Rect) -> Rect:
         """The box with every label that this operand lacks as [0, 1)."""
         pairs = zip(self.space.labels, box.bounds, strict=True)
-        return Rect.of(bounds if label in self.labels else (0, 1) for label, bounds in pairs)
+        return Rect.of([bounds if label in self.labels else (0, 1) for label, bounds in pairs])
 
     def is_inside(self, box: Rect) -> bool:
         """Whether every point of the box is an element of the rect."""
@@ -77,10 +77,13 @@ class Operand:
     def view(self, box: Rect) -> Array:
         """The elements of a box that is inside, one axis a label."""
         box = self.narrow(box)
-        corner = self.space.box(Rect(box.start, (1,) * box.ndim))
-        first = tuple(e.bounds(corner)[0] - a for e, a in zip(self.index, self.rect.start, strict=True))
+        corner = dict(zip(self.space.labels, box.start, strict=True))
+        first = [
+            slice(sum([c * corner[label] for label, c in e.terms]) + e.offset - a, None)
+            for e, a in zip(self.index, self.rect.start, strict=True)
+        ]
         strides = [self.strides[label] for label in self.space.labels]
-        return as_strided(self.array[tuple(slice(x, None) for x in first)], box.size, strides)
+        return as_strided(self.array[tuple(first)], box.size, strides)
 
     def cells(self, box: Rect, once: bool = False) -> Iterator[tuple[Rect, Rect]]:
         """Disjoint boxes that make up `box` (narrowed to the labels), each with the part of it that lies in the rect.
@@ -92,7 +95,7 @@ class Operand:
         spans = (range(*bounds) if label in walked else (None,) for label, bounds in self.space.box(box).items())
         for values in product(*spans):
             pairs = zip(box.bounds, values, strict=True)
-            cell = Rect.of(bounds if v is None else (v, v + 1) for bounds, v in pairs)
+            cell = Rect.of([bounds if v is None else (v, v + 1) for bounds, v in pairs])
             yield cell, self._clip(cell)
 
     def parts(self, box: Rect, once: bool = False) -> Iterator[tuple[Rect, Array]]:

@@ -134,11 +134,13 @@ class Source:
         operand = self.matrix.operand
         box = operand.narrow(block)
         if self.array is None or box != self.box:
-            self.box, self.array = box, self.matrix.direct(box)
-        if self.array is None:
-            assert self.buffer is not None, "a block that is not direct has a buffer"
-            view, self.array = self.matrix.packed(self.buffer, box)
-            steps += pack(operand, box, view)
+            self.box = box
+            if self.buffer is None:
+                self.array = self.matrix.direct(box)
+            else:
+                view, self.array = self.matrix.packed(self.buffer, box)
+                steps += pack(operand, box, view)
+        assert self.array is not None, "a block that is not direct has a buffer"
         return self.array
 
 
