@@ -22,6 +22,7 @@ def test_one_rank():
     assert json.loads(json.dumps(found)) == found
     assert found["ranks"] == 1
     assert found["messages_intact"] is True
+    assert found["shared_memory"] is None
     assert found["neighbours"] == {}
     assert found["sgemm"]["alone"][0] > 0
 
@@ -31,6 +32,7 @@ def test_threads(size):
     found = run_threads(size, examine)
     assert all(f == found[0] for f in found)
     assert found[0]["messages_intact"] is True
+    assert found[0]["shared_memory"] is True
     assert sorted(found[0]["neighbours"]) == [f"{r}-{r + 1}" for r in range(size - 1)]
     assert sum(found[0]["hosts"].values()) == size
     assert len(found[0]["sgemm"]["together"]) == size

@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
@@ -31,14 +31,15 @@ INTACT_NBYTES = (0, 1, 4096, 1 << 20)
 def examine(communicator: Communicator) -> Record:
     """Examine the job; the same record on all ranks. Collective; about 5 s.
 
-    Keys: `mpi` (library), `ranks`, `hosts` (ranks on each), `cores` (of each rank's affinity mask), `threads` (of BLAS, by
-    rank), `blas`, `versions`, `messages_intact`, `neighbours` (by pair `r-s`: `latency_seconds` one way, `bandwidth` in bytes
-    per second), `all_reduce_seconds` (of 1 MiB), `sgemm` (`alone` and `together`, FLOP/s by rank; `alone` is measured on one
-    rank of a host at a time).
+    Keys: `mpi` (library), `ranks`, `hosts` (ranks on each), `cores` (of each rank's affinity mask), `threads` (of BLAS, by rank),
+    `blas`, `versions`, `messages_intact`, `shared_memory` (whether ranks of a host read each other's; null where each is alone on
+    its own), `neighbours` (by pair `r-s`: `latency_seconds` one way, `bandwidth` in bytes per second), `all_reduce_seconds` (of 1
+    MiB), `sgemm` (`alone` and `together`, FLOP/s by rank; `alone` is measured on one rank of a host at a time).
     """
     own = {"host": communicator.host, "cores": len(os.sched_getaffinity(0)), "threads": _blas_threads()}
     ranks = _share(communicator, own)
     intact = _messages_are_intact(communicator)
+    shared = _memory_is_shared(communicator, Counter(r["host"] for r in ranks))
     neighbours = {
         key: value for of_rank in _share(communicator, _neighbours(communicator)) for key, value in of_rank.items()
     }
@@ -55,6 +56,7 @@ def examine(communicator: Communicator) -> Record:
         "blas": _blas(),
         "versions": _versions(),
         "messages_intact": all(_share(communicator, intact and sums_right)),
+        "shared_memory": shared,
         "neighbours": neighbours,
         "all_reduce_seconds": max(_share(communicator, all_reduce_seconds)),
         "sgemm": {key: [s[key] for s in speeds] for key in ("alone", "together")},
@@ -112,6 +114,20 @@ def _messages_are_intact(communicator: Communicator) -> bool:
     receives = [Message(before, tag, buffer) for tag, buffer in enumerate(into)]
     _use(communicator.exchange(sends, receives))
     return all(np.array_equal(buffer, _noise(before, buffer.size)) for buffer in into)
+
+
+def _memory_is_shared(communicator: Communicator, hosts: Mapping[str, int]) -> bool | None:
+    """Whether all ranks of every host read what the others wrote into shared memory; None where there is no such host.
+    Collective."""
+    memory = communicator.share(PING_NBYTES, 1, b"")
+    found = False if hosts[communicator.host] > 1 else None
+    if memory is not None:
+        others = [rank for rank in memory.blocks if rank != communicator.rank]
+        memory.blocks[communicator.rank][:PING_NBYTES] = _noise(communicator.rank, PING_NBYTES)
+        _use(memory.meeting(0, others))
+        found = all(np.array_equal(memory.blocks[r][:PING_NBYTES], _noise(r, PING_NBYTES)) for r in others)
+    several = [value for value in _share(communicator, found) if value is not None]
+    return all(several) if several else None
 
 
 def _neighbours(communicator: Communicator) -> Record:

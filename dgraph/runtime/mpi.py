@@ -17,6 +17,7 @@ import numpy as np
 from mpi4py import MPI
 
 from dgraph.error import CheckError
+from dgraph.runtime.cause import warn
 from dgraph.runtime.communicator import Array, Exchange, Message, Nothing, Shared
 from dgraph.runtime.pulse import Pulse
 
@@ -294,6 +295,8 @@ class MPICommunicator:
             return None
         nbytes = -(-nbytes // PAGE) * PAGE
         if not _there_is_room(self._node, nbytes + signals * LINE):
+            if self._node.rank == 0:
+                warn(f"{self.host}: too little shared memory in {SHARED_MEMORY}; ranks there exchange messages instead")
             return None
         ranks = np.zeros(self._node.size, dtype=np.int64)
         self._node.Allgather(np.array([self.rank], dtype=np.int64), ranks)

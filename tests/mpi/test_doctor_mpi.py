@@ -18,6 +18,7 @@ def test_examination(mpi):
     assert {"mpich": "MPICH", "openmpi": "Open MPI"}[mpi] in found["mpi"]
     assert found["ranks"] == 4
     assert found["messages_intact"] is True
+    assert found["shared_memory"] is True
     assert sorted(found["neighbours"]) == ["0-1", "1-2", "2-3"]
     assert all(speed > 0 for speed in found["sgemm"]["alone"])
     assert done.seconds < 15
