@@ -143,7 +143,9 @@ def test_any_layout_gives_the_numbers_of_whole_nodes(data):
         layers.insert(2, "{name: P, max_pool: {size: 3, stride: 1, padding: 1}, split: {H: y, W: x}}")
     mesh = data.draw(st.sampled_from(["{y: 2, x: 1}", "{y: 2, x: 2}", "{y: 1, x: 3}"]))
     rows = data.draw(st.integers(9, 14))
-    made = cut_network(layers, mesh, f"[2, {rows}, 11]")
+    made, whole = (cut_network(layers, mesh, f"[2, {rows}, 11]", word) for word in ("true", "false"))
+    for plan in map(made.plan, range(made.ranks)):
+        assert postings(made.schedule(plan)) == postings(whole.schedule(plan, spread=True))
     assert check_progress([postings(made.schedule(made.plan(rank))) for rank in range(made.ranks)]) == []
     assert made.check()[0] == []
     same_numbers(layers, mesh, f"[2, {rows}, 11]")

@@ -7,7 +7,8 @@ python tools/bench_overlap.py --mpiexec OTHER/bin/mpiexec           over another
 Two hosts are two network namespaces of this machine, joined by a link of 1 Gbit/s: it needs root, and `ip` and `tc` of iproute2;
 both are gone afterwards. A rank on each trains with one thread. A step (ours) is timed in turn with its computation alone (all of
 its actions but those of transfers) and its communication alone (all transfers, started and waited for in the order of the step);
-theirs is the longer of the two.
+theirs is the longer of the two. The network is made so large that communication takes two thirds of the time of computation: about
+as long, and what an order within a step can hide, for before backward, which is two thirds of computation, no gradient is there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ set_threads()
 
 from bench_row import Options, Row, Skipped, row_of  # noqa: E402
 from dgraph.config.load import parse_config  # noqa: E402
-from dgraph.program import compile_config  # noqa: E402
+from dgraph.program import Program, compile_config  # noqa: E402
 from dgraph.runtime.communicator import Communicator  # noqa: E402
 from dgraph.runtime.connect import connected  # noqa: E402
 from dgraph.runtime.launch import family, find_mpiexec, rank_environment  # noqa: E402
@@ -58,7 +59,7 @@ TRAIN = "train: {optimizer: {sgd: {rate: 0.001}}, steps: 1, log_every: 0, valida
 # Convolutions, which compute, before linear layers, whose gradients travel.
 DATA = f"""
 mesh: {{p: 2}}
-data: {{source: synthetic, shape: [4, 32, 32], classes: 10, batch: 64}}
+data: {{source: synthetic, shape: [4, 32, 32], classes: 10, batch: SCALE}}
 layers:
   - {{name: conv0, conv: {{channels: 48, size: 3, padding: 1}}, nonlinearity: relu, split: {{N: p}}}}
   - {{name: conv1, conv: {{channels: 48, size: 3, padding: 1}}, nonlinearity: relu}}
@@ -73,7 +74,7 @@ layers:
 # Convolutions over long rows, of which each rank has few: every layer waits for its neighbour's.
 HALO = f"""
 mesh: {{p: 2}}
-data: {{source: synthetic, shape: [1, 40, 256], classes: 10, batch: 64}}
+data: {{source: synthetic, shape: [1, SCALE, 256], classes: 10, batch: 64}}
 layers:
   - {{name: conv0, conv: {{channels: 8, size: [9, 1], padding: [4, 0]}}, nonlinearity: relu, split: {{H: p}}}}
   - {{name: conv1, conv: {{channels: 8, size: [9, 1], padding: [4, 0]}}, nonlinearity: relu}}
@@ -86,6 +87,14 @@ layers:
 {TRAIN}
 """
 CASES = {"overlap.data": DATA, "overlap.halo": HALO}
+SHARE, SCALE, GRAIN, TRIALS = 0.65, 64, 8, 3
+"""Communication over computation; the samples or rows of a first trial, of which the right number is found, a multiple of GRAIN."""
+NAMES = ("step", "computation", "communication", "exposed", "hidden")
+
+
+def network(case: str, scale: int, overrides: Sequence[str] = (), ranks: int | None = None) -> Program:
+    """The network of a case, in so many samples (data) or rows (halo): computation grows with them, communication does not."""
+    return compile_config(parse_config(CASES[case].replace("SCALE", str(scale)), f"{case}.yaml", overrides, ranks))
 
 
 # --- a rank
@@ -100,9 +109,8 @@ def seconds_of(communicator: Communicator, action: Callable[[], object]) -> floa
     return perf_counter() - start
 
 
-def measure(communicator: Communicator, case: str, options: Options) -> Row:
-    """Times a step, its computation and its communication in turn."""
-    program = compile_config(parse_config(CASES[case], f"{case}.yaml", options.overrides, communicator.size))
+def timed(communicator: Communicator, program: Program, rounds: int) -> list[dict[str, float]]:
+    """Seconds of a step, its computation and its communication in turn, and of the step what was exposed and hidden."""
     worker = Worker(program, communicator)
     batch = worker.training_batches(shuffle=False).indices(0, 0)
     for _ in range(WARM):
@@ -111,18 +119,32 @@ def measure(communicator: Communicator, case: str, options: Options) -> Row:
     computing = [step.action for step in steps if step.verb not in TRANSFERS]
     moving = [step.action for step in steps if step.verb in ("start", "wait")]
     progress = worker.engine.progress
-    rounds, parts = [], []
-    for _ in range(options.pairs):
+    found = []
+    for _ in range(rounds):
         exposed, hidden = progress.exposed, progress.hidden
         step = seconds_of(communicator, lambda: worker.train_step(batch))
         exposed, hidden = progress.exposed - exposed, progress.hidden - hidden
         computation = seconds_of(communicator, lambda: [action() for action in computing])
         communication = seconds_of(communicator, lambda: [action() for action in moving])
-        rounds.append((step, max(computation, communication)))
-        parts.append((computation, communication, exposed, hidden))
-    names = ("computation_seconds", "communication_seconds", "exposed_seconds", "hidden_seconds")
-    medians = zip(names, map(median, zip(*parts, strict=True)), strict=True)
-    return row_of(case, rounds, GOAL, {"pairs": len(rounds), **dict(medians), "mpi": communicator.mpi})
+        found.append(dict(zip(NAMES, (step, computation, communication, exposed, hidden), strict=True)))
+    return found
+
+
+def scale_of(communicator: Communicator, case: str, options: Options) -> int:
+    """In how many samples or rows communication takes its SHARE of the time of computation."""
+    trials = timed(communicator, network(case, SCALE, options.overrides, communicator.size), TRIALS)
+    share = median(trial["communication"] / trial["computation"] for trial in trials)
+    wanted = GRAIN * max(1, round(SCALE * share / SHARE / GRAIN))
+    return int(communicator.broadcast(str(wanted).encode()))
+
+
+def measure(communicator: Communicator, case: str, options: Options) -> Row:
+    """The row of a case."""
+    scale = scale_of(communicator, case, options)
+    found = timed(communicator, network(case, scale, options.overrides, communicator.size), options.pairs)
+    rounds = [(one["step"], max(one["computation"], one["communication"])) for one in found]
+    more = {f"{name}_seconds": median(one[name] for one in found) for name in NAMES[1:]}
+    return row_of(case, rounds, GOAL, {"pairs": len(rounds), "scale": scale, **more, "mpi": communicator.mpi})
 
 
 def _keep_to_a_core(rank: int) -> None:

@@ -78,6 +78,8 @@ class Communicator(Protocol):
 
     rank: int
     size: int
+    threaded: bool
+    """Whether a second thread of this rank may talk, too."""
     spread: bool
     """Whether not all of them are on one host."""
     host: str
@@ -115,9 +117,9 @@ class Communicator(Protocol):
         """End all ranks now, with this exit status (1 to 255). Local, from any state."""
 
     def pulse(self, beat: Callable[[], None]) -> Pulse | None:
-        """A thread that calls `beat` while it is told to, until `close`; None where exchanges advance without one.
+        """A thread that calls `beat` while it is told to, until `close`; None where exchanges advance without one. Local.
 
-        Raises CheckError where a second thread may not talk to this MPI. Local.
+        Raises CheckError where a second thread may not talk.
         """
 
     def close(self) -> None:
@@ -172,6 +174,7 @@ class OneRank:
 
     rank = 0
     size = 1
+    threaded = True
     spread = False
     mpi = "none"
 

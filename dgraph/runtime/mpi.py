@@ -248,6 +248,7 @@ class MPICommunicator:
         self._largest = largest
         self._node = MPI.Intracomm(world.Split_type(MPI.COMM_TYPE_SHARED))
         self._patient = _is_crowded(self._node) if patient is None else patient
+        self.threaded = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
         self.spread = self._node.size < world.size
         self._pulses: list[Pulse] = []
         self._memories: list[_Memory] = []
@@ -358,9 +359,9 @@ class MPICommunicator:
         os._exit(status)
 
     def pulse(self, beat: Callable[[], None]) -> Pulse | None:
-        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-            what = f"{self.mpi} lets no thread beside make progress"
-            raise CheckError(what, "progress: polls goes without; or use an MPI that gives MPI_THREAD_MULTIPLE")
+        if not self.threaded:
+            what = f"{self.mpi} lets no second thread make progress (it does not give MPI_THREAD_MULTIPLE)"
+            raise CheckError(what, "progress: polls goes without")
         self._pulses.append(Pulse(beat))
         return self._pulses[-1]
 

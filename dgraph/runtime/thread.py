@@ -221,6 +221,7 @@ class _Memory:
 class ThreadCommunicator:
     """One thread among the ranks of one process."""
 
+    threaded = True
     spread = False
     mpi = "threads"
 

@@ -87,8 +87,10 @@ class Worker:
 
     def _thread(self) -> bool:
         """Whether a thread makes progress."""
-        progress = self.program.config.progress
-        return self.communicator.spread if progress == "auto" else progress == "thread"
+        progress, communicator = self.program.config.progress, self.communicator
+        if progress == "auto" and communicator.spread and not communicator.threaded and communicator.rank == 0:
+            warn(f"{communicator.mpi} lets no second thread make progress: transfers advance between nodes alone")
+        return communicator.spread and communicator.threaded if progress == "auto" else progress == "thread"
 
     def _feed(self, node: str, places: Places) -> None:
         self.feeder.feed(node, places)
