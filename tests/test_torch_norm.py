@@ -13,8 +13,8 @@ from tests.problem import Problem
 pytest.importorskip("torch")
 from dgraph.kernels.torch import KERNELS
 from dgraph.kernels.torch.channel import ColumnSums, matrices
-from dgraph.kernels.torch.norm import Moments
 from dgraph.kernels.torch.norm_chain import FUSIONS
+from dgraph.kernels.torch.statistic import Moments
 
 TOLERANCE = {"float32": 3e-5, "float64": 1e-12}
 

@@ -17,10 +17,10 @@ from dgraph.kernels.numpy import KERNELS as OTHERS
 if find_spec("torch") is None:
     raise ConfigError("the backend torch needs the package torch", "pip install dgraph[torch]")
 
-from dgraph.kernels.torch import affine, average_pool, contraction, norm, norm_chain, pointwise, pool
+from dgraph.kernels.torch import affine, average_pool, contraction, norm, norm_chain, pointwise, pool, statistic
 from dgraph.kernels.torch.process import prepare
 
-FAMILIES = (norm, affine, pointwise, pool, average_pool)
+FAMILIES = (statistic, norm, affine, pointwise, pool, average_pool)
 CHAINS = (norm_chain, affine)
 SINGLE = (contraction,)
 """Those of float32 alone."""

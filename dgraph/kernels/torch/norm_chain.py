@@ -16,13 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
-
 from dgraph.kernels.backend import Key
 from dgraph.kernels.call import Action, Array, Call, Chain, Fusion, Kernel
 from dgraph.kernels.numpy import KERNELS as OTHERS
-from dgraph.kernels.numpy.block import Step, in_sequence
-from dgraph.kernels.torch import norm
+from dgraph.kernels.numpy.block import in_sequence
+from dgraph.kernels.torch import norm, statistic
 from dgraph.kernels.torch.chain import (
     Arrays,
     assigns,
@@ -33,11 +31,11 @@ from dgraph.kernels.torch.chain import (
     same_memory,
     workspace_of,
 )
-from dgraph.kernels.torch.channel import matrices, of_channels
-from dgraph.kernels.torch.norm import Backward, Gate, Line, Moments, by_channel, is_full, normalizing
-from dgraph.ops.norm import summed
+from dgraph.kernels.torch.channel import of_channels
+from dgraph.kernels.torch.norm import Backward, Gate, normalizing
+from dgraph.kernels.torch.statistic import by_channel
 
-_KERNELS: Mapping[Key, Kernel] = MappingProxyType({**OTHERS, **norm.KERNELS})
+_KERNELS: Mapping[Key, Kernel] = MappingProxyType({**OTHERS, **statistic.KERNELS, **norm.KERNELS})
 
 
 # --- forward
@@ -121,27 +119,15 @@ def _fits_statistics(chain: Chain, *normalize: Call) -> bool:
 
 
 def _statistics(chain: Chain, arrays: Arrays, scratch: Array) -> Action:
-    """Mean and variance in one pass over the input."""
-    calls = chain.calls[:2]
-    plain = in_sequence(
-        [_KERNELS[call.op, False].bind(call, own, scratch) for call, own in zip(calls, arrays[:2], strict=True)]
-    )
-    x = matrices(arrays[0]["input"])
-    if x is None or not x.dense or not same_memory(*(own["input"] for own in arrays[:2])):
-        return plain
-    moments, moment = Moments(x), calls[0].moment
-    outputs = [of_channels(own["output"]) for own in arrays[:2]]
+    """Mean and variance in one pass over the input; in an evaluation what the kernels give."""
+    first, second = arrays[:2]
 
-    def act() -> None:
-        if not is_full(moment):
-            plain()
-            return
-        means, variances = moments.find()
-        mean = moments.mean(means)
-        for output, value in zip(outputs, (mean, moments.variance(means, variances, mean)), strict=True):
-            np.copyto(output, value, casting="same_kind")
+    def plain() -> Action:
+        calls = zip(chain.calls, (first, second), strict=False)
+        return in_sequence([_KERNELS[call.op, False].bind(call, own, scratch) for call, own in calls])
 
-    return act
+    train = statistic.both(chain.calls[0], first, second) if same_memory(first["input"], second["input"]) else None
+    return plain() if train is None else statistic.unless_evaluated(chain.calls[0].moment, train, plain)
 
 
 # --- gradient
@@ -193,13 +179,7 @@ class Gradient:
         found = Backward.of(call, full[at], gate)
         if found is None or (self.statistics and not same_memory(*(own["input"] for own in full[at : at + 2]))):
             return one_by_one(chain, full, _KERNELS, scratch)
-        if not self.statistics:
-            return found.alone()
-        rest = [
-            _KERNELS[one.op, True].bind(one, own, scratch)
-            for one, own in zip(chain.calls[at + 1 :], full[at + 1 :], strict=True)
-        ]
-        return _by_moment(call, found.steps, found.complete(), [*found.scaled(), *rest])
+        return found.with_statistics() if self.statistics else found.alone()
 
     def _gate(self, chain: Chain, full: Arrays, delta: Array) -> Gate:
         """Where what passes the relu goes: to the result of relu.grad, or to that of add.grad which nobody else reads."""
@@ -217,16 +197,6 @@ class Gradient:
         return Gate(own["output"], own["output.delta"], home, tuple(others))
 
 
-def _by_moment(call: Call, first: list[Step], full: list[Step], partly: list[Step]) -> Action:
-    """The steps that come first, and those for a full batch or for one that lacks samples."""
-    moment, actions = call.moment, (in_sequence([*first, *full]), in_sequence([*first, *partly]))
-
-    def act() -> None:
-        actions[0 if is_full(moment) else 1]()
-
-    return act
-
-
 class Lines:
     """variance.grad + mean.grad."""
 
@@ -242,24 +212,9 @@ class Lines:
     def bind(self, chain: Chain, arrays: Arrays, scratch: Array) -> Action:
         """See `Fusion.bind`."""
         full = completed(chain, arrays, {})
-        plain = one_by_one(chain, full, _KERNELS, scratch)
-        views = matrices(full[0]["input.delta"], full[0]["input"])
-        if views is None:
-            return plain
-        (variance, _), moment = chain.calls, chain.calls[0].moment
-        by_variance, by_mean = (of_channels(own["output.delta"]) for own in full)
-        line, mean, elements = Line(views), of_channels(full[0]["mean"]), summed(variance.access)
-
-        def find() -> None:
-            slope = by_variance.astype(np.float64) * (2 / elements)
-            line.set(slope, by_mean / elements - slope * mean)
-
-        fused = in_sequence([find, *line.steps("input.delta" in variance.accumulate)])
-
-        def act() -> None:
-            (fused if is_full(moment) else plain)()
-
-        return act
+        variance, mean = (of_channels(own["output.delta"]) for own in full)
+        action = statistic.taken_back(chain.calls[0], full[0], variance, mean)
+        return one_by_one(chain, full, _KERNELS, scratch) if action is None else action
 
 
 def _fits_line(chain: Chain, at: int) -> bool:
