@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from types import MappingProxyType, ModuleType
 
 from dgraph.error import ConfigError
-from dgraph.kernels.backend import Backend, Key, Updates
+from dgraph.kernels.backend import Backend, Key
 from dgraph.kernels.call import Fusion, Kernel
 from dgraph.kernels.numpy import KERNELS as OTHERS
 
@@ -19,6 +19,7 @@ if find_spec("torch") is None:
 
 from dgraph.kernels.torch import affine, average_pool, contraction, norm, norm_chain, pointwise, pool, statistic
 from dgraph.kernels.torch.process import prepare
+from dgraph.kernels.torch.update import UPDATES
 
 FAMILIES = (statistic, norm, affine, pointwise, pool, average_pool)
 CHAINS = (norm_chain, affine)
@@ -33,7 +34,7 @@ def _backend(families: Sequence[ModuleType], chains: Sequence[ModuleType]) -> Ba
         kernels |= family.KERNELS
     for family in chains:
         fusions |= family.FUSIONS
-    return Backend("torch", MappingProxyType(kernels), MappingProxyType(fusions), Updates(), prepare)
+    return Backend("torch", MappingProxyType(kernels), MappingProxyType(fusions), UPDATES, prepare)
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
