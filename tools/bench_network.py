@@ -6,6 +6,7 @@ begins with: values, batch, rate, and the losses that it has to have as well.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench_row import CONFIGS
-from dgraph.config import load_config
+from dgraph.config import Config, load_config, parse_config
 from dgraph.kernels.call import Array
 from dgraph.program import compile_config
 from dgraph.rect import Rect
@@ -28,7 +29,7 @@ VALUE = "value of "
 
 @dataclass(frozen=True)
 class Network:
-    """A config, and what of it is changed."""
+    """A config of `configs/` by its name, or the text of one, and what of it is changed."""
 
     config: str
     batch: int
@@ -40,6 +41,12 @@ class Network:
         shape = [] if self.shape is None else [f"data.shape={list(self.shape)}"]
         one = [f"data.batch={self.batch}", f"data.samples={self.batch}", "data.shares={train: 1}", "data.keep=true"]
         return [*shape, *one, *self.more]
+
+    def load(self, overrides: Sequence[str], ranks: int) -> Config:
+        """The config with these values."""
+        if "\n" in self.config:
+            return parse_config(self.config, "bench.yaml", overrides, ranks)
+        return load_config(CONFIGS / f"{self.config}.yaml", overrides, ranks)
 
 
 NETWORKS = {
@@ -59,7 +66,7 @@ class Ours:
 
     def __init__(self, network: Network, backend: str, communicator: Communicator, more: tuple[str, ...] = ()) -> None:
         overrides = [*network.overrides(), f"backend={backend}", *more]
-        config = load_config(CONFIGS / f"{network.config}.yaml", overrides, communicator.size)
+        config = network.load(overrides, communicator.size)
         self.worker = Worker(compile_config(config), communicator)
         self.indices = self.worker.training_batches(shuffle=False).indices(0, 0)
         self.begun = {tensor.name: self._whole(tensor.name).copy() for tensor in self.worker.program.graph.kept}

@@ -6,17 +6,18 @@ In: 4 ranks on 2 cores, and 10 GiB of memory; or what `--set` and `-n` say. Out:
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 
 import numpy as np
 
-from bench_rate import gemm_rate, total
+from bench_rate import sgemm_rate, total
 from bench_row import CONFIGS, Options, Row
 from dgraph.config import load_config
+from dgraph.profile.work import flops_of
 from dgraph.program import compile_config
 from dgraph.runtime.communicator import Communicator
-from dgraph.schedule.step import Compute, Schedule
+from dgraph.schedule.step import Compute, Fused, Schedule, Step
 from dgraph.train import Worker
 
 CONTRACTIONS = ("tiled", "conv", "linear")
@@ -25,22 +26,28 @@ STEPS = 3
 
 
 def flops(schedule: Schedule) -> int:
-    """Floating-point operations of one rank's contractions in a training step: two a point, once for every result."""
-    total = 0
-    for step in schedule.steps:
-        if isinstance(step, Compute) and step.call.op in CONTRACTIONS:
-            results = sum(port.endswith(".delta") and port != "output.delta" for port in step.call.rects)
-            total += 2 * step.call.piece.volume * (results if step.call.gradient else 1)
-    return total
+    """Floating-point operations of one rank's contractions in a training step."""
+    parts = [part for step in schedule.steps for part in _parts(step)]
+    return sum(flops_of(part.call) for part in parts if part.call.op in CONTRACTIONS)
+
+
+def _parts(step: Step) -> Sequence[Compute]:
+    match step:
+        case Compute():
+            return [step]
+        case Fused(parts=parts):
+            return parts
+    return []
 
 
 def run(options: Options, communicator: Communicator) -> Iterator[Row]:
     """Seconds of a training step beside those that SGEMM would take for its operations. Collective."""
-    config = load_config(CONFIGS / "reference.yaml", options.overrides, communicator.size)
+    chosen = f"backend={options.backends[0]}" if len(options.backends) == 1 else "backend=numpy"
+    config = load_config(CONFIGS / "reference.yaml", [chosen, *options.overrides], communicator.size)
     program = compile_config(config)
     worker = Worker(program, communicator)
     batches = worker.batches("train", shuffle=True)
-    before = gemm_rate(communicator)
+    before = sgemm_rate(communicator)
     seconds = []
     for step in range(options.steps or STEPS):
         communicator.barrier()
@@ -48,7 +55,7 @@ def run(options: Options, communicator: Communicator) -> Iterator[Row]:
         worker.train_step(batches.indices(*divmod(step, batches.steps)))
         communicator.barrier()
         seconds.append(perf_counter() - start)
-    after = gemm_rate(communicator)
+    after = sgemm_rate(communicator)
     work = total(communicator, flops(worker.engine.schedule))
     peak = total(communicator, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     planned = total(communicator, worker.engine.schedule.peak_nbytes)
@@ -56,6 +63,7 @@ def run(options: Options, communicator: Communicator) -> Iterator[Row]:
     gemm = (before + after) / 2
     more = {
         "ranks": communicator.size,
+        "backend": config.backend,
         "parameters": sum(int(np.prod(p.dim)) for p in program.graph.parameters),
         "seconds_per_step": seconds,
         "gflops": work / median / 1e9,

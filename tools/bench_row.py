@@ -40,15 +40,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """A case. A `goal` is the most that the ratio may be, or with `least` the least that it has to be; None: it is met with others,
-    in a row of their mean."""
+    """A case; `ours` and `theirs` are of a `unit`. A `goal` is the most that the ratio may be, or with `least` the least that it
+    has to be; None: it is met with others, in a row of their mean."""
 
     case: str
-    ours_seconds: float
-    theirs_seconds: float
+    ours: float
+    theirs: float
     ratio: float
     goal: float | None = None
     least: bool = False
+    unit: str = "seconds"
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -61,8 +62,8 @@ class Row:
         """One JSON object."""
         values = {
             "case": self.case,
-            "ours_seconds": self.ours_seconds,
-            "theirs_seconds": self.theirs_seconds,
+            f"ours_{self.unit}": self.ours,
+            f"theirs_{self.unit}": self.theirs,
             "ratio": round(self.ratio, 4),
             "goal": self.goal,
             "met": self.met,
@@ -102,5 +103,5 @@ def geometric_mean(case: str, rows: Iterable[Row], goal: float | None, more: Map
         return exp(sum(logs) / len(logs))
 
     rows = list(rows)
-    seconds = mean(row.ours_seconds for row in rows), mean(row.theirs_seconds for row in rows)
+    seconds = mean(row.ours for row in rows), mean(row.theirs for row in rows)
     return Row(case, *seconds, mean(row.ratio for row in rows), goal, more={"rows": len(rows), **(more or {})})
