@@ -4,11 +4,18 @@ import json
 
 import pytest
 
+import bench_memory
+import bench_reference
 import bench_runtime
+import bench_split
 import bench_torch
+import bench_untied
 from bench_network import Network
-from bench_row import Options, Row, geometric_mean, row_of
+from bench_row import CONFIGS, Options, Row, geometric_mean, row_of
+from dgraph.config import load_config
+from dgraph.program import compile_config
 from dgraph.runtime.communicator import OneRank
+from dgraph.runtime.thread import run_threads
 
 ONCE = Options(pairs=1, seconds=0)
 
@@ -43,16 +50,50 @@ def test_a_step_beside_that_of_pytorch():
     assert row.ratio == row.ours / row.theirs
 
 
-def test_a_peer_that_computes_something_else(capfd):
-    pytest.importorskip("torch")
-    with pytest.raises(RuntimeError, match="a peer has ended"):
-        next(bench_torch.rows("eager", "resnet20", Network("lenet5", 2), ONCE, OneRank()))
-    assert "ValueError: only one side has" in capfd.readouterr().err
-
-
 def test_the_runtime_beside_bare_calls():
     rows = list(bench_runtime.run(ONCE, nodes=6))
     assert [(row.case, row.more["nodes"], row.goal) for row in rows] == [
         ("runtime.forward", 6, 3.0), ("runtime.step", 12, 3.0),
     ]  # fmt: skip
     assert len(bench_runtime.bare_calls(6, 4, gradient=True)) == 6 + 3 * 3 + 3 * 2
+
+
+def test_untied_filters_beside_bare_products():
+    layer = bench_untied.Layer(batch=3, given=2, extent=9, channels=2, tile=2, size=3, stride=2)
+    assert (layer.places, layer.terms, layer.results) == (16, 18, 8)
+    found = list(bench_untied.run(Options(("untied.forward", "untied.gradient"), pairs=1, seconds=0), layer))
+    assert [(row.case, row.goal) for row in found] == [("untied.forward", 1.25), ("untied.gradient", 1.25)]
+
+
+def test_memory_of_a_fresh_process():
+    found = bench_memory.measured("dgraph", "lenet5", "numpy")
+    program = compile_config(load_config(CONFIGS / "lenet5.yaml", ["data.batch=128"], 1))
+    assert found["planned"] == program.schedule(program.plan(0)).peak_nbytes
+    assert found["before"] < found["peak"]
+
+
+def test_rows_of_memory():
+    row = bench_memory.beside_torch(3 << 20, {"channels_first": 5 << 20, "channels_last": 4 << 20}, "numpy")
+    assert (row.ratio, row.more["format"], row.unit) == (0.75, "channels_last", "bytes")
+    small, large = (
+        bench_memory.beside_plan(40 << 20, 10 << 20, "numpy"),
+        bench_memory.beside_plan(2 << 30, 1 << 30, "numpy"),
+    )
+    assert (small.met, large.met) == (True, False)
+
+
+def halves(communicator):
+    network = Network("lenet5", 2)
+    return bench_split.measured("split.lenet5", network, "numpy", ONCE, communicator)
+
+
+def test_space_split_over_two_ranks_beside_two_copies():
+    row, _ = run_threads(2, halves)
+    assert (row.case, row.more["ranks"], row.least, row.goal) == ("split.lenet5", 2, True, 0.85)
+
+
+def test_operations_of_a_schedule():
+    program = compile_config(load_config(CONFIGS / "lenet5.yaml", ["data.batch=2"], 1))
+    forward = 2 * 2 * (28 * 28 * 6 * 25 + 10 * 10 * 16 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10)
+    first = 2 * 2 * 28 * 28 * 6 * 25
+    assert bench_reference.flops(program.schedule(program.plan(0))) == 3 * forward - first

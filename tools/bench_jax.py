@@ -21,7 +21,7 @@ ENVIRONMENT = {
 }
 CONV3D = """
 mesh: {p: auto}
-data: {source: synthetic, shape: [4, 32, 32, 32], classes: 10, batch: 8}
+data: {source: synthetic, shape: [4, 32, 32, 32], classes: 10, batch: 2}
 layers:
   - {name: conv1, conv: {channels: 16, size: 3, padding: 1}, nonlinearity: relu, split: {N: p}}
   - {name: conv2, conv: {channels: 32, size: 3, padding: 1}, nonlinearity: relu}
@@ -33,7 +33,7 @@ train: {optimizer: {sgd: {rate: 0.01, momentum: 0.9}}, steps: 1}
 """
 CASES = {
     "resnet20": (NETWORKS["resnet20"], "layers.conv.split={H: p}"),
-    "conv3d": (Network(CONV3D, 8), "layers.conv1.split={D: p}"),
+    "conv3d": (Network(CONV3D, 2), "layers.conv1.split={D: p}"),
 }
 """Each with what splits space."""
 
