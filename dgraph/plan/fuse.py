@@ -34,7 +34,7 @@ def fuse(graph: Graph, transfers: Iterable[Transfer], bucket: int = BUCKET) -> t
         if at is not None and convoy.start < done[at].wait and _elements(done[at]) + _elements(convoy) <= bucket:
             done[at] = _joined(done[at], convoy)
             continue
-        if convoy.kind in WHOLE:
+        if convoy.kind in WHOLE and _elements(convoy) <= bucket:
             filling[key] = len(done)
         done.append(convoy)
     return tuple(sorted(done, key=lambda f: (f.start, f.number)))
