@@ -40,6 +40,9 @@ KINDS = tuple(kind for kind in REASONS if kind != "messages")
 COLLECTIVES = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
 """Those in which every rank along the axes takes part."""
 
+GATHERED = ("all_gather", "broadcast")
+"""Those in which a rank sends the same to all others: where no memory is shared, one collective of the communicator's."""
+
 
 @dataclass(frozen=True)
 class Kind:

@@ -8,7 +8,7 @@ from the fields; the time grows with the extents of the mesh axes that the tenso
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,14 @@ class Messages:
     peers: Integers
     starts: Integers
     stops: Integers
+
+    @staticmethod
+    def of(entries: Sequence[tuple[int, Rect]], ndim: int) -> Messages:
+        """Messages from (peer, rect), sorted by peer."""
+        peers = np.array([peer for peer, _ in entries], dtype=np.int64)
+        starts = np.array([rect.start for _, rect in entries], dtype=np.int64).reshape(-1, ndim)
+        stops = np.array([rect.stop for _, rect in entries], dtype=np.int64).reshape(-1, ndim)
+        return Messages(peers, starts, stops)
 
     def __len__(self) -> int:
         return len(self.peers)

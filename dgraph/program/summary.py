@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dgraph.plan.kind import REASONS
+from dgraph.plan.kind import GATHERED, REASONS
 from dgraph.plan.transfer import Convoy, Transfer
 from dgraph.program.backend import libraries
 from dgraph.program.compiled import Program
@@ -66,6 +66,6 @@ def _entry(program: Program, convoy: Convoy, transfer: Transfer) -> dict[str, An
 def _way(program: Program, convoy: Convoy) -> str:
     """How a convoy gets from rank to rank: within a host if memory can be shared, and else."""
     if not program.config.messages.window:
-        return "messages"
+        return "collective" if convoy.kind in GATHERED else "messages"
     in_place = convoy.is_read_in_place(ITEMSIZE[program.config.dtype])
     return f"window: {'read in place' if in_place else 'packed'}; else messages"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -97,6 +98,13 @@ class Communicator(Protocol):
         Collective over `ranks`: made in the same order, and started in the same order, on all of them.
         """
 
+    def all_gather(self, ranks: tuple[int, ...], counts: Sequence[int], whole: Array, tag: int) -> Exchange:
+        """Brings the parts of `ranks` (ascending, this rank among them) together: `whole` is flat and holds them one behind the
+        other, `counts[k]` elements of rank k of them, perhaps none; this rank's own is there when it starts.
+
+        Collective over `ranks`: made in the same order, and started in the same order, on all of them.
+        """
+
     def share(self, nbytes: int, signals: int, note: bytes) -> Shared | None:
         """Zeroed memory of so many bytes that the ranks of this host read of each other, with signals 0, 1 ... to meet by. None
         where this rank is alone on its host, or there is not so much: on one rank of a host, on all. Collective."""
@@ -140,6 +148,18 @@ class Nothing:
         """Nothing to wait for."""
 
 
+class Alone:
+    """The memory of a rank that shares it with nobody."""
+
+    def __init__(self, rank: int, nbytes: int, note: bytes) -> None:
+        self.blocks: Mapping[int, Array] = {rank: aligned(nbytes)}
+        self.notes: Mapping[int, bytes] = {rank: note}
+
+    def meeting(self, signal: int, ranks: Sequence[int]) -> Exchange:
+        """Nobody to meet."""
+        return Nothing()
+
+
 class Several:
     """Exchanges that are used as one."""
 
@@ -160,6 +180,22 @@ class Several:
         """Wait for one after the other."""
         for exchange in self._exchanges:
             exchange.wait()
+
+
+def parts_of(whole: Array, counts: Sequence[int]) -> list[Array]:
+    """A flat array in parts, one behind the other."""
+    stops = list(accumulate(counts))
+    return [whole[stop - count : stop] for stop, count in zip(stops, counts, strict=True)]
+
+
+def gather_by_messages(
+    communicator: Communicator, ranks: Sequence[int], counts: Sequence[int], whole: Array, tag: int
+) -> Exchange:
+    """An all-gather in which every rank sends its part to each of the others that has one."""
+    parts = dict(zip(ranks, parts_of(whole, counts), strict=True))
+    own = parts.pop(communicator.rank)
+    sends = [Message(peer, tag, own) for peer in parts] if own.size else []
+    return communicator.exchange(sends, [Message(peer, tag, part) for peer, part in parts.items() if part.size])
 
 
 def both(one: Exchange, other: Exchange) -> Exchange:
@@ -192,6 +228,10 @@ class OneRank:
 
     def all_reduce(self, ranks: tuple[int, ...], buffer: Array, tag: int) -> Exchange:
         """A sum of one term."""
+        return Nothing()
+
+    def all_gather(self, ranks: tuple[int, ...], counts: Sequence[int], whole: Array, tag: int) -> Exchange:
+        """All is there."""
         return Nothing()
 
     def share(self, nbytes: int, signals: int, note: bytes) -> Shared | None:

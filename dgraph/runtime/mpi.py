@@ -18,7 +18,7 @@ from mpi4py import MPI
 
 from dgraph.error import CheckError
 from dgraph.runtime.cause import warn
-from dgraph.runtime.communicator import Array, Exchange, Message, Nothing, Shared
+from dgraph.runtime.communicator import Array, Exchange, Message, Nothing, Shared, gather_by_messages, parts_of
 from dgraph.runtime.pulse import Pulse
 
 LARGEST_NBYTES = 1 << 30
@@ -185,6 +185,31 @@ class _Sum:
         _complete(self._requests, self._patient)
 
 
+class _Gather:
+    """The parts of the ranks of `comm`, brought together in place; or that of one rank brought to all."""
+
+    def __init__(self, comm: MPI.Intracomm, whole: Array, counts: Sequence[int], patient: bool) -> None:
+        self._comm, self._patient = comm, patient
+        octets = [count * whole.itemsize for count in counts]
+        self._parts = parts_of(whole.view(np.uint8), octets)
+        self._whole = [whole.view(np.uint8), (octets, [sum(octets[:k]) for k in range(len(octets))]), MPI.BYTE]
+        self._writers = [k for k, count in enumerate(counts) if count]
+        self._requests: Requests = []
+
+    def start(self) -> None:
+        if len(self._writers) == 1:
+            (root,) = self._writers
+            self._requests = [self._comm.Ibcast([self._parts[root], MPI.BYTE], root)]
+        else:
+            self._requests = [self._comm.Iallgatherv(MPI.IN_PLACE, self._whole)]
+
+    def test(self) -> bool:
+        return MPI.Request.Testall(self._requests)
+
+    def wait(self) -> None:
+        _complete(self._requests, self._patient)
+
+
 def _datatype(dtype: np.dtype[np.generic]) -> MPI.Datatype:
     """The MPI datatype that sums values of this dtype."""
     try:
@@ -290,6 +315,11 @@ class MPICommunicator:
         if len(ranks) == 1:
             return Nothing()
         return _Sum(self._group(ranks), _parts(buffer, self._largest), datatype, self._patient)
+
+    def all_gather(self, ranks: tuple[int, ...], counts: Sequence[int], whole: Array, tag: int) -> Exchange:
+        if whole.nbytes > self._largest:
+            return gather_by_messages(self, ranks, counts, whole, tag)
+        return _Gather(self._group(ranks), whole, counts, self._patient)
 
     def share(self, nbytes: int, signals: int, note: bytes) -> Shared | None:
         if self._node.size == 1:

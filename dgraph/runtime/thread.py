@@ -25,7 +25,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import numpy as np
 
 from dgraph.error import RunError
-from dgraph.runtime.communicator import Array, Exchange, Message, Shared, aligned
+from dgraph.runtime.communicator import Array, Exchange, Message, Shared, aligned, gather_by_messages
 from dgraph.runtime.pulse import Pulse
 
 T = TypeVar("T")
@@ -262,6 +262,10 @@ class ThreadCommunicator:
             return [self._board.join("sum", ranks, self.rank, f"the sum with tag {tag}", buffer, _sum)]
 
         return _Use(self._board, self.rank, begin)
+
+    def all_gather(self, ranks: tuple[int, ...], counts: Sequence[int], whole: Array, tag: int) -> Exchange:
+        self._meet("make", ranks, f"the making of gather {tag}", b"")
+        return gather_by_messages(self, ranks, counts, whole, tag)
 
     def share(self, nbytes: int, signals: int, note: bytes) -> Shared | None:
         self._memories += 1

@@ -5,7 +5,10 @@ buffers are made once; what overlaps is added in the order of the ranks, so that
 whatever way it came.
 
     near    ranks of the window: a reader takes what it needs from where the writer has it, in its buffer or packed beside it
-    far     all others: messages travel packed, one a peer
+    far     all others: messages travel packed, one a peer; or where nobody has a window and all read the same, as an all-gather
+
+A reduce-scatter is no collective of the MPI's, which would choose the order of the terms: everybody sends every other its share,
+as in an all-to-all.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from functools import partial
 import numpy as np
 
 from dgraph.kernels.call import Action, Array
+from dgraph.plan.kind import GATHERED
 from dgraph.plan.message import Messages
 from dgraph.plan.paint import corners, paint
 from dgraph.plan.transfer import Convoy
 from dgraph.rect import Rect
-from dgraph.runtime.communicator import Communicator, Exchange, Message, both
+from dgraph.runtime.communicator import Communicator, Exchange, Message, both, parts_of
 from dgraph.runtime.convoy import BoundConvoy, Part, Stage, Use
 from dgraph.runtime.pack import Packed, among, packed
 from dgraph.runtime.reduce import bind_all_reduce
@@ -35,8 +39,44 @@ def bind_convoy(
     convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None
 ) -> BoundConvoy:
     """A convoy made ready. Collective over its ranks: made in the same order on all of them."""
-    bind = bind_all_reduce if convoy.sums_in_place else _bind_pull
-    return bind(convoy, parts, communicator, window)
+    if convoy.sums_in_place:
+        return bind_all_reduce(convoy, parts, communicator, window)
+    if convoy.kind in GATHERED and window is None:
+        return _bind_gather(convoy, parts, communicator)
+    return _bind_pull(convoy, parts, communicator, window)
+
+
+def _bind_gather(convoy: Convoy, parts: Sequence[Part], communicator: Communicator) -> BoundConvoy:
+    """Every rank packs what it wrote once, for all."""
+    rank = communicator.rank
+    tensors: list[tuple[Messages, Array | None]] = []
+    for part in parts:
+        here = part.transfer.write_rect
+        known = [*part.transfer.receives, *([(rank, here)] if here else [])]
+        tensors.append((Messages.of(sorted(known, key=lambda entry: entry[0]), here.ndim), part.read))
+    counts = [sum(rect.volume for m, _ in tensors for peer, rect in m if peer == member) for member in convoy.group]
+    dtype = next(part.read.dtype for part in parts if part.read is not None)
+    whole = np.empty(sum(counts), dtype=dtype)
+    blocks = dict(zip(convoy.group, parts_of(whole, counts), strict=True))
+    found = packed(tensors, lambda peer, elements: blocks[peer])
+    packs: list[Action] = []
+    sources: list[Sources] = []
+    for part, (messages, _), views in zip(parts, tensors, found.views, strict=True):
+        entries = _sources(messages, views)
+        packs += [
+            a
+            for peer, _, view in entries
+            if peer == rank and part.write is not None
+            for a in bind_copy(view, part.write)
+        ]
+        sources.append([entry for entry in entries if entry[0] != rank])
+    gather = communicator.all_gather(convoy.group, counts, whole, convoy.number)
+    return BoundConvoy([Use(packs, [Stage(gather, _unpacking(parts, sources, rank))])], _sent(parts))
+
+
+def _sent(parts: Sequence[Part]) -> int:
+    """Bytes that this rank sends, as a plan counts them."""
+    return sum(part.transfer.sends.elements for part in parts) * _itemsize(parts)
 
 
 def _bind_pull(convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None) -> BoundConvoy:
@@ -61,7 +101,7 @@ def _bind_pull(convoy: Convoy, parts: Sequence[Part], communicator: Communicator
         sources = [[*far, *theirs[turn][k]] for k, far in enumerate(arriving)]
         stages = [Stage(there, _unpacking(parts, sources, communicator.rank))]
         uses.append(Use([*packs, *mine[turn]], [*stages, *(Stage(meeting, ()) for meeting in meetings[1:])]))
-    return BoundConvoy(uses, sum(part.transfer.sends.elements for part in parts) * _itemsize(parts))
+    return BoundConvoy(uses, _sent(parts))
 
 
 def _near(

@@ -22,7 +22,7 @@ import numpy as np
 from dgraph.kernels.call import Array
 from dgraph.plan.transfer import Convoy
 from dgraph.rect import Rect
-from dgraph.runtime.communicator import ALIGNMENT, Communicator, Exchange, Shared
+from dgraph.runtime.communicator import ALIGNMENT, Alone, Communicator, Exchange, Shared
 from dgraph.runtime.pack import shaped
 from dgraph.schedule.step import Schedule, Start
 
@@ -170,8 +170,11 @@ class Window:
 
 
 def open_window(schedule: Schedule, tensors: int, communicator: Communicator) -> Window | None:
-    """Memory for what this rank's neighbours read of it; None where none can be shared. `tensors`: how many the graph has.
-    Collective."""
-    shelf = Shelf.of(schedule)
-    shared = communicator.share(shelf.nbytes, 3 * tensors, shelf.note(schedule))
-    return None if shared is None else Window(shared, shelf, communicator.rank, schedule.dtype)
+    """Memory for what this rank's neighbours read of it, if it has any; None where no rank of any host shares memory. `tensors`:
+    how many the graph has. Collective."""
+    shelf, rank = Shelf.of(schedule), communicator.rank
+    note = shelf.note(schedule)
+    shared = communicator.share(shelf.nbytes, 3 * tensors, note)
+    parts = communicator.gather(bytes([shared is not None]))
+    anybody = communicator.broadcast(None if parts is None else bytes([any(map(any, parts))]))
+    return Window(shared or Alone(rank, shelf.nbytes, note), shelf, rank, schedule.dtype) if any(anybody) else None

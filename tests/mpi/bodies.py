@@ -158,6 +158,25 @@ def progress_beside(communicator):
         communicator.barrier()
 
 
+def gathers(communicator):
+    """Parts of all ranks, uneven and empty ones, of all and of some ranks, twice; and what one of them has."""
+    rank, size = communicator.rank, communicator.size
+    groups = [tuple(range(size)), tuple(range((size + 1) // 2)), (rank,)]
+    for counts_of in (lambda r: 1000 * r, lambda r: 7, lambda r: 5000 if r == 0 else 0):
+        for group in (g for g in groups if rank in g):
+            counts = [counts_of(r) for r in group]
+            whole = np.zeros(sum(counts), np.float32)
+            exchange = communicator.all_gather(group, counts, whole, 4)
+            for step in range(2):
+                whole[...] = 0
+                parts = np.split(whole, np.cumsum(counts)[:-1])
+                parts[group.index(rank)][...] = 10 * rank + step
+                exchange.start()
+                exchange.wait()
+                for r, part in zip(group, parts, strict=True):
+                    assert (part == 10 * r + step).all()
+
+
 def memory_of_a_host(communicator):
     """What each rank writes, the others read in place once they have met; twice, for each sharing is new."""
     rank, size = communicator.rank, communicator.size
@@ -191,5 +210,6 @@ BODIES = [
     bytes_of_all,
     parts_of_ranks,
     progress_beside,
+    gathers,
     memory_of_a_host,
 ]
