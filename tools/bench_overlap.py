@@ -7,8 +7,9 @@ python tools/bench_overlap.py --mpiexec OTHER/bin/mpiexec           over another
 Two hosts are two network namespaces of this machine, joined by a link of 1 Gbit/s: it needs root, and `ip` and `tc` of iproute2;
 both are gone afterwards. A rank on each trains with one thread. A step (ours) is timed in turn with its computation alone (all of
 its actions but those of transfers) and its communication alone (all transfers, started and waited for in the order of the step);
-theirs is the longer of the two. The network is made so large that communication takes two thirds of the time of computation: about
-as long, and what an order within a step can hide, for before backward, which is two thirds of computation, no gradient is there.
+theirs is the longer of the two. The network is made so large that communication takes two thirds (of halos: half) of the time of
+computation: about what an order within a step can hide, for backward, two thirds of computation, has all of the gradients, but only
+half of the halos.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +27,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic, perf_counter, sleep
+from types import FrameType
+from typing import NoReturn
 
 from dgraph.runtime.environment import launched, set_threads
 
@@ -32,6 +36,7 @@ set_threads()
 
 from bench_row import Options, Row, Skipped, row_of  # noqa: E402
 from dgraph.config.load import parse_config  # noqa: E402
+from dgraph.error import RunError  # noqa: E402
 from dgraph.program import Program, compile_config  # noqa: E402
 from dgraph.runtime.communicator import Communicator  # noqa: E402
 from dgraph.runtime.connect import connected  # noqa: E402
@@ -44,7 +49,7 @@ RATE = ("rate", "1gbit", "burst", "256kb", "latency", "50ms")
 SECONDS = 240
 """After which the ranks of a case are ended."""
 LINK_SECONDS = 5.0
-HOSTS = ("dgoverlap1", "dgoverlap2")
+HOSTS = tuple(f"dg{os.getpid()}{letter}" for letter in "ab")
 ADDRESSES = ("10.77.77.1", "10.77.77.2")
 NSH = """#!/bin/bash
 # In place of ssh: a command on a "host", with a name, shared memory and semaphores of its own.
@@ -74,21 +79,23 @@ layers:
 # Convolutions over long rows, of which each rank has few: every layer waits for its neighbour's.
 HALO = f"""
 mesh: {{p: 2}}
-data: {{source: synthetic, shape: [1, SCALE, 256], classes: 10, batch: 64}}
+data: {{source: synthetic, shape: [1, SCALE, 512], classes: 10, batch: 64}}
 layers:
-  - {{name: conv0, conv: {{channels: 8, size: [9, 1], padding: [4, 0]}}, nonlinearity: relu, split: {{H: p}}}}
-  - {{name: conv1, conv: {{channels: 8, size: [9, 1], padding: [4, 0]}}, nonlinearity: relu}}
-  - {{name: conv2, conv: {{channels: 8, size: [9, 1], padding: [4, 0]}}, nonlinearity: relu}}
-  - {{name: conv3, conv: {{channels: 8, size: [9, 1], padding: [4, 0]}}, nonlinearity: relu}}
-  - {{name: conv4, conv: {{channels: 8, size: [9, 1], padding: [4, 0]}}, nonlinearity: relu}}
-  - {{name: conv5, conv: {{channels: 8, size: [9, 1], padding: [4, 0]}}, nonlinearity: relu}}
+  - {{name: conv0, conv: {{channels: 8, size: [5, 1], padding: [2, 0]}}, nonlinearity: relu, split: {{H: p}}}}
+  - {{name: conv1, conv: {{channels: 8, size: [5, 1], padding: [2, 0]}}, nonlinearity: relu}}
+  - {{name: conv2, conv: {{channels: 8, size: [5, 1], padding: [2, 0]}}, nonlinearity: relu}}
+  - {{name: conv3, conv: {{channels: 8, size: [5, 1], padding: [2, 0]}}, nonlinearity: relu}}
+  - {{name: conv4, conv: {{channels: 8, size: [5, 1], padding: [2, 0]}}, nonlinearity: relu}}
+  - {{name: conv5, conv: {{channels: 8, size: [5, 1], padding: [2, 0]}}, nonlinearity: relu}}
   - {{name: pool, max_pool: {{size: 4, stride: 4}}}}
   - {{name: out, softmax: {{classes: 10}}, split: {{C: p}}, loss_split: {{N: p}}}}
 {TRAIN}
 """
 CASES = {"overlap.data": DATA, "overlap.halo": HALO}
-SHARE, SCALE, GRAIN, TRIALS = 0.65, 64, 8, 3
-"""Communication over computation; the samples or rows of a first trial, of which the right number is found, a multiple of GRAIN."""
+SHARES = {"overlap.data": 0.65, "overlap.halo": 0.5}
+"""Communication over computation."""
+SCALE, GRAIN, TRIALS = 64, 8, 3
+"""Samples or rows of a first trial, from which the right number is found, a multiple of GRAIN."""
 NAMES = ("step", "computation", "communication", "exposed", "hidden")
 
 
@@ -131,10 +138,10 @@ def timed(communicator: Communicator, program: Program, rounds: int) -> list[dic
 
 
 def scale_of(communicator: Communicator, case: str, options: Options) -> int:
-    """In how many samples or rows communication takes its SHARE of the time of computation."""
+    """In how many samples or rows communication takes its share of the time of computation."""
     trials = timed(communicator, network(case, SCALE, options.overrides, communicator.size), TRIALS)
     share = median(trial["communication"] / trial["computation"] for trial in trials)
-    wanted = GRAIN * max(1, round(SCALE * share / SHARE / GRAIN))
+    wanted = GRAIN * max(1, round(SCALE * share / SHARES[case] / GRAIN))
     return int(communicator.broadcast(str(wanted).encode()))
 
 
@@ -177,7 +184,9 @@ def refusal() -> str:
 
 
 def _call(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True, text=True)
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RunError(f"{' '.join(words)} failed", done.stderr.strip())
 
 
 def _wait_for_link(host: str) -> None:
@@ -188,10 +197,16 @@ def _wait_for_link(host: str) -> None:
         sleep(0.05)
 
 
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Who is told to end leaves no namespaces behind."""
+    raise SystemExit(128 + number)
+
+
 @contextmanager
 def two_hosts() -> Iterator[None]:
     """Two namespaces joined by a link of limited rate, each of which knows the other by name."""
     files = [Path("/etc/netns") / host / "hosts" for host in HOSTS]
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         for host, file in zip(HOSTS, files, strict=True):
             _call("ip", "netns", "add", host)
@@ -213,6 +228,7 @@ def two_hosts() -> Iterator[None]:
             file.unlink(missing_ok=True)
             if file.parent.exists():
                 file.parent.rmdir()
+        signal.signal(signal.SIGTERM, before)
 
 
 def on_hosts(mpiexec: Path, arguments: Sequence[str]) -> Iterator[str]:
@@ -235,8 +251,12 @@ def on_hosts(mpiexec: Path, arguments: Sequence[str]) -> Iterator[str]:
         with subprocess.Popen(
             [*command, *chosen, *rank, *arguments], env=environ, stdout=subprocess.PIPE, text=True
         ) as job:
-            assert job.stdout is not None
-            yield from job.stdout
+            try:
+                assert job.stdout is not None
+                yield from job.stdout
+            except BaseException:
+                job.terminate()
+                raise
         if job.returncode:
             raise SystemExit(job.returncode)
 
