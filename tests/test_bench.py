@@ -8,6 +8,7 @@ import bench_memory
 import bench_reference
 import bench_runtime
 import bench_split
+import bench_table
 import bench_torch
 import bench_untied
 from bench_network import Network
@@ -97,3 +98,21 @@ def test_operations_of_a_schedule():
     forward = 2 * 2 * (28 * 28 * 6 * 25 + 10 * 10 * 16 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10)
     first = 2 * 2 * 28 * 28 * 6 * 25
     assert bench_reference.flops(program.schedule(program.plan(0))) == 3 * forward - first
+
+
+def test_the_table_keeps_what_was_not_measured():
+    rows = [
+        Row("b.x", 0.5, 1.0, 0.5, 0.6, more={"backend": "numpy"}),
+        Row("a.y", 2**20, 2**21, 0.5, 0.9, True, "bytes"),
+    ]
+    page = bench_table.updated(
+        "before\n<!-- table -->\n<!-- end -->\nafter", [json.loads(r.line()) for r in rows], ["a", "b"]
+    )
+    again = bench_table.updated(page, [{"case": "a.y", "skipped": "no disk"}], ["a", "b"])
+    assert page.splitlines()[4:6] == [
+        "| a.y |  | 1 MiB | 2 MiB | 0.50 | ≥ 0.9 | **no** |",
+        "| b.x | numpy | 500.0 ms | 1,000.0 ms | 0.50 | ≤ 0.6 | yes |",
+    ]
+    assert again.splitlines()[4:] == ["| a.y |  | no disk | | | | |", page.splitlines()[5], "<!-- end -->", "after"]
+    with pytest.raises(ValueError, match="lacks"):
+        bench_table.updated("nothing", [], [])
