@@ -1,5 +1,7 @@
 """Small networks for tests: layers and layouts as config text."""
 
+from dataclasses import replace
+
 from dgraph.config import parse_config
 from dgraph.program import compile_config
 
@@ -26,6 +28,11 @@ def load(text, overrides=(), ranks=None):
 
 def program(text, overrides=(), ranks=None):
     return compile_config(load(text, overrides, ranks))
+
+
+def looked_at(made):
+    """The program with every tensor there to be looked at behind a run."""
+    return replace(made, shown=frozenset(made.graph.tensors))
 
 
 SPATIAL = (

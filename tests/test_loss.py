@@ -13,7 +13,7 @@ from dgraph.runtime.communicator import OneRank
 from dgraph.train import Worker
 from dgraph.verify import compare as compare_outcomes
 from dgraph.verify import one_rank, run_steps
-from tests.networks import program
+from tests.networks import looked_at, program
 from tests.peer import compare, dims, torch
 from tests.problem import BUFFERS, Problem, bound, peak_of, placed
 
@@ -343,7 +343,7 @@ def test_losses_add_up_and_gradients_too():
 
     def gradient(*silent):
         overrides = [f"layers.{name}.{kind}.weight=0" for name, kind in silent]
-        worker = Worker(program(text_of(HEADS, "{y: 1, x: 1}"), overrides), OneRank())
+        worker = Worker(looked_at(program(text_of(HEADS, "{y: 1, x: 1}"), overrides)), OneRank())
         values = worker.train_step(np.arange(6))
         return float(values[0]), worker.engine.value("a.W.grad").copy()
 

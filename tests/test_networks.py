@@ -12,6 +12,7 @@ from dgraph.program import compile_config
 from dgraph.runtime.communicator import OneRank
 from dgraph.train import Worker
 from dgraph.verify import difference
+from tests.networks import looked_at
 from tests.scaled import config_of, scaled
 
 torch = pytest.importorskip("torch")
@@ -76,7 +77,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_one_step(name, dtype):
     case, limit = CASES[name], LIMIT[dtype]
-    worker = Worker(compile_config(config_of(case.values(dtype))), OneRank())
+    worker = Worker(looked_at(compile_config(config_of(case.values(dtype)))), OneRank())
     peer = case.peer().double()
     vary(worker, np.random.default_rng(5))
     follow(worker, peer)
@@ -93,7 +94,7 @@ def test_one_step(name, dtype):
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("lenet5", "vgg_a")])
 def test_an_evaluation_behind_it(name):
     case = CASES[name]
-    worker = Worker(compile_config(config_of(case.values("float64"))), OneRank())
+    worker = Worker(looked_at(compile_config(config_of(case.values("float64")))), OneRank())
     peer = case.peer().double().eval()
     worker.train_step(worker.batches("train", shuffle=True).indices(0, 0))
     worker.engine.forward()

@@ -12,7 +12,7 @@ from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.thread import run_threads
 from dgraph.train import Worker
 from dgraph.verify import compare, one_rank, run_steps
-from tests.networks import config_text, load, program
+from tests.networks import config_text, load, looked_at, program
 from tests.problem import scratch_of
 
 LAYERS = (
@@ -105,7 +105,7 @@ def test_an_evaluation_uses_running_statistics_and_keeps_all_values():
 
 def test_running_statistics_follow_those_of_batches():
     layers = ("{name: B, batch_norm: {momentum: 0.25}}", "{name: out, softmax: {classes: 3}}")
-    worker = Worker(program(config_text(layers, "{y: 1}", batch=5)), OneRank())
+    worker = Worker(looked_at(program(config_text(layers, "{y: 1}", batch=5))), OneRank())
     mean, variance = np.zeros(2), np.ones(2)
     for _ in range(3):
         worker.train_step(batch(worker))
@@ -145,7 +145,7 @@ def test_dropout_differs_by_step_and_by_node():
         "{name: D2, dropout: {rate: 0.4}}",
         "{name: out, softmax: {classes: 3}}",
     )
-    worker = Worker(program(config_text(layers, "{y: 1}", shape="[2, 30, 30]", batch=20)), OneRank())
+    worker = Worker(looked_at(program(config_text(layers, "{y: 1}", shape="[2, 30, 30]", batch=20))), OneRank())
     masks = []
     for _ in range(2):
         worker.train_step(batch(worker))

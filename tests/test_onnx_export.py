@@ -20,7 +20,7 @@ from dgraph.rect import Rect
 from dgraph.runtime.communicator import OneRank
 from dgraph.train import Worker
 from dgraph.verify import one_rank
-from tests.networks import config_text
+from tests.networks import config_text, looked_at
 from tests.runs import ALONE
 from tests.scaled import config_of, scaled
 from tests.test_networks_layout import SMALL
@@ -51,7 +51,7 @@ def save(values, folder):
 
 def forward(config, values, indices):
     """The data that a network reads, and what it predicts."""
-    worker = Worker(compile_config(one_rank(config), training=False), OneRank())
+    worker = Worker(looked_at(compile_config(one_rank(config), training=False)), OneRank())
     for name, value in values.items():
         for found in (worker.engine.store.reading(name), worker.engine.store.writing(name)):
             if found is not None:

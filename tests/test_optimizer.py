@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dgraph.program import rate_of
 from dgraph.runtime.communicator import OneRank
 from dgraph.train import Worker
-from tests.networks import load, program
+from tests.networks import load, looked_at, program
 from tests.peer import torch
 
 STEPS = 20
@@ -106,7 +106,7 @@ class Ours:
 
     def __init__(self, draft):
         text = CONFIG.format(**draft._asdict() | {"train": json.dumps(draft.train)})
-        self.worker = Worker(program(text), OneRank())
+        self.worker = Worker(looked_at(program(text)), OneRank())
         self.names = [parameter.name for parameter in self.worker.program.graph.parameters]
         self.batches = self.worker.batches("train", shuffle=True)
 

@@ -8,7 +8,7 @@ from dgraph.program import plan_summary
 from dgraph.runtime.communicator import OneRank
 from dgraph.train import Worker
 from dgraph.verify import verify
-from tests.networks import load, program
+from tests.networks import load, looked_at, program
 from tests.peer import torch
 
 # 11 samples in batches of 4: the last has 3. Every op that puts samples together is here: batch norm, losses, their metrics.
@@ -84,7 +84,7 @@ class Peer(torch.nn.Module):
 
 
 def test_an_epoch_with_a_partial_batch_is_that_of_pytorch():
-    worker = Worker(program(NORMED.replace("SPLIT", "{N: p}")), OneRank())
+    worker = Worker(looked_at(program(NORMED.replace("SPLIT", "{N: p}"))), OneRank())
     peer = Peer().double()
     with torch.no_grad():
         for name, value in peer.named().items():
@@ -143,7 +143,7 @@ def test_steps_of_several_batches_train_alike_on_any_mesh(split, shard):
 
 def test_dropout_differs_from_batch_to_batch():
     text = PLAIN.replace("  - {name: out", "  - {name: drop, dropout: {rate: 0.5}}\n  - {name: out")
-    worker = Worker(program(text.replace("SPLIT", "{N: p}"), ["train.accumulate=2"]), OneRank())
+    worker = Worker(looked_at(program(text.replace("SPLIT", "{N: p}"), ["train.accumulate=2"])), OneRank())
     batches, mask = (
         worker.training_batches(shuffle=True),
         dict(worker.program.graph.ops["drop.dropout"].outputs)["mask"],

@@ -10,7 +10,7 @@ from dgraph.program import compile_config
 from dgraph.runtime.communicator import OneRank
 from dgraph.train import TrainOptions, Worker, train
 from dgraph.verify import compare, one_rank, run_steps
-from tests.networks import program
+from tests.networks import looked_at, program
 
 UNIT = """
 dtype: float64
@@ -46,7 +46,7 @@ def rosenblatt(rows, labels, rate, epochs):
 
 
 def unit(rows, labels, rate=1.0, epochs=1):
-    return program(UNIT.format(rows=rows.tolist(), labels=labels.tolist(), rate=rate, epochs=epochs))
+    return looked_at(program(UNIT.format(rows=rows.tolist(), labels=labels.tolist(), rate=rate, epochs=epochs)))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,7 +7,7 @@ from dgraph.program import compile_config
 from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.thread import run_threads
 from dgraph.train import Worker
-from tests.networks import load
+from tests.networks import load, looked_at
 
 IMAGE = [[2, 1, 3, 3], [1, 6, 2, 5], [1, 4, 5, 2], [6, 6, 5, 3]]
 FILTERS = [
@@ -61,7 +61,7 @@ def head(mesh, rows, labels, dtype="float32"):
 
 def after_a_step(text, given):
     """Every tensor, whole, after one step from these parameters; ranks are threads."""
-    program = compile_config(load(text))
+    program = looked_at(compile_config(load(text)))
 
     def run(communicator):
         worker = Worker(program, communicator)

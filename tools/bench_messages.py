@@ -152,7 +152,7 @@ def ours(case: Case, communicator: Communicator) -> Ends:
     layout = Layout(Graph("bench", {}, {"t": tensor.node}), case.mesh, {}, {"t": tensor})
     placement = place_tensors(layout, plan, {"t": tuple(range(len(tensor.node.dim)))}, 4)
     steps = tuple(Start(convoy) for convoy in plan.convoys)
-    schedule = Schedule(rank, "float32", placement, steps, (), 0, 0, 0, 0, 0)
+    schedule = Schedule(rank, "float32", placement, steps, (), 0, (), 0, 0, 0)
     window = open_window(schedule, 1, communicator)
     store, place = Store(schedule, (), window), placement.places["t"]
     if place.write is None or place.read is None:

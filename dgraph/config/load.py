@@ -18,8 +18,8 @@ from dgraph.config.layer import layers_reader, nodes_reader, parameters_reader
 from dgraph.config.messages import DIRECT, read_messages
 from dgraph.config.path import Override, override, read_override
 from dgraph.config.reader import REQUIRED, Key, boolean, choice, fault, integer, optional, record, text
-from dgraph.config.schema import BACKENDS, PROGRESS, Config, DataConfig, LayerConfig
-from dgraph.config.section import Axes, read_device, read_mesh, read_overlap, split_reader
+from dgraph.config.schema import BACKENDS, PROGRESS, Config, DataConfig, LayerConfig, MemoryConfig
+from dgraph.config.section import Axes, read_device, read_memory, read_mesh, read_overlap, split_reader
 from dgraph.config.source import Tree, decode, parse
 from dgraph.config.train import read_train
 from dgraph.config.tune import read_tune
@@ -95,6 +95,7 @@ def _read_config(tree: Tree, origins: Mapping[str, str], file: str, ranks: int |
         "overlap": Key(read_overlap, None),
         "progress": Key(choice(*PROGRESS), PROGRESS[0]),
         "fusion": Key(boolean, True),
+        "memory": Key(read_memory, MemoryConfig()),
         "mesh": Key(lambda value, path: mesh, mesh),
         "data": Key(data_reader(axes if ranks is None else mesh, file), REQUIRED),
         "layers": Key(layers_reader(split, origins), ()),

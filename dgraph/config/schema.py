@@ -323,6 +323,13 @@ class TuneConfig:
 
 
 @dataclass(frozen=True)
+class MemoryConfig:
+    """`reuse`: whether memory serves again within a step when what was there is needed no more."""
+
+    reuse: bool = True
+
+
+@dataclass(frozen=True)
 class Config:
     """A validated configuration.
 
@@ -342,6 +349,7 @@ class Config:
     overlap: bool | None
     progress: str
     fusion: bool
+    memory: MemoryConfig
     mesh: Mapping[str, int]
     data: DataConfig
     layers: tuple[LayerConfig, ...]
@@ -379,6 +387,7 @@ class Config:
             "overlap": "auto" if self.overlap is None else self.overlap,
             "progress": self.progress,
             "fusion": self.fusion,
+            "memory": asdict(self.memory),
             "mesh": dict(self.mesh),
             "data": self.data.resolved(),
             "layers": [layer.resolved() for layer in self.layers],

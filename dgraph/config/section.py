@@ -1,4 +1,4 @@
-"""Readers of the small sections: mesh, device, overlap, splits, initial values.
+"""Readers of the small sections: mesh, device, memory, overlap, splits, initial values.
 
 In: trees. Out: the frozen types of `dgraph.config.schema`. Promise: whatever can be known without the ops and the data
 is checked here, at its place.
@@ -14,6 +14,7 @@ from dgraph.config.reader import (
     Key,
     Reader,
     below,
+    boolean,
     choice,
     entries,
     fault,
@@ -24,7 +25,7 @@ from dgraph.config.reader import (
     record,
     variant,
 )
-from dgraph.config.schema import Splits
+from dgraph.config.schema import MemoryConfig, Splits
 from dgraph.config.source import Tree, quote
 from dgraph.error import ConfigError
 from dgraph.graph.node import Split
@@ -93,6 +94,11 @@ def read_device(tree: Tree, path: str) -> str:
     if tree.value == "cuda":
         raise ConfigError(f"{path}: there are no kernels for cuda yet", "cpu is where they run", tree.place)
     return choice("cpu")(tree, path)
+
+
+def read_memory(tree: Tree, path: str) -> MemoryConfig:
+    """`{reuse: false}`."""
+    return MemoryConfig(**record(tree, path, {"reuse": Key(boolean, True)}))
 
 
 def split_reader(axes: Axes) -> Reader[Splits]:

@@ -26,6 +26,7 @@ from dgraph.program.shown import reported
 from dgraph.schedule.buffer import memory_orders
 from dgraph.schedule.check import check_progress, postings
 from dgraph.schedule.make import ITEMSIZE, Demand, make_schedule
+from dgraph.schedule.overwrite import check_memory
 from dgraph.schedule.step import Schedule
 
 
@@ -70,16 +71,23 @@ class Program:
     def schedule(self, plan: Plan, spread: bool = False) -> Schedule:
         """The ordered steps and buffers of the plan's rank. `spread`: ranks are on several hosts, where more is cut so that
         communication hides behind it; transfers start and are waited for in the same order."""
+        config = self.config
         demand = Demand(
             states=len(self.optimizer.states),
-            update_workspace=self.optimizer.recipe.workspace(self.config.dtype),
-            batches=self.config.train.accumulate,
+            update_workspace=self.optimizer.recipe.workspace(config.dtype),
+            batches=config.train.accumulate,
             ahead=(2 if self.training else 1) if self.prefetch else 0,
             shown=self.shown | reported(self.forward),
-            fusion=self.config.fusion,
-            overlap=self.config.overlap,
+            fusion=config.fusion,
+            reuse=config.memory.reuse,
+            overlap=config.overlap,
             spread=spread,
         )
+        return make_schedule(self.layout, plan, self.backend, config.dtype, demand, self._orders)
+
+    def evaluation(self, plan: Plan) -> Schedule:
+        """The forward nodes alone of a schedule, each by itself."""
+        demand = Demand(evaluation=True, fusion=False, reuse=self.config.memory.reuse, overlap=False)
         return make_schedule(self.layout, plan, self.backend, self.config.dtype, demand, self._orders)
 
     def check(self) -> tuple[list[Finding], list[int]]:
@@ -88,6 +96,8 @@ class Program:
         findings = check_plan(self.layout, plans)
         schedules = [self.schedule(plan) for plan in plans]
         findings += check_progress([postings(schedule) for schedule in schedules])
+        batches = self.config.train.accumulate
+        findings += [finding for schedule in schedules for finding in check_memory(schedule, self.graph, batches)]
         return findings, [schedule.peak_nbytes for schedule in schedules]
 
     def require_checked(self) -> None:

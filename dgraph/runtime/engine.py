@@ -16,7 +16,7 @@ from time import perf_counter
 
 import numpy as np
 
-from dgraph.graph.node import Graph
+from dgraph.graph.node import Graph, OpNode
 from dgraph.kernels.backend import Backend
 from dgraph.kernels.call import Action, Array, Moment
 from dgraph.kernels.numpy.update import AVERAGE, Operands
@@ -51,48 +51,52 @@ class Bound:
 
 @dataclass(frozen=True)
 class Run:
-    """Steps to be done one after the other, and their bare actions."""
+    """Steps to be done one after the other, and their bare actions; the first `forward` belong to the forward nodes."""
 
     steps: Sequence[Bound]
     actions: Sequence[Action]
+    forward: int
 
     @staticmethod
-    def of(steps: Sequence[Bound], look: Action) -> Run:
+    def of(steps: Sequence[Bound], look: Action, forward: int) -> Run:
         """The run of these steps, with a look at the transfers behind each step during which some are under way."""
         looked: list[Bound] = []
-        under_way = 0
-        for step in steps:
+        under_way = place = 0
+        for k, step in enumerate(steps):
+            if k == forward:
+                place = len(looked)
             looked.append(step)
             if step.verb in ("start", "wait"):
                 under_way += 1 if step.verb == "start" else -1
             elif under_way:
                 looked.append(Bound(step.node, "look", look))
-        return Run(looked, [step.action for step in looked])
+        return Run(looked, [step.action for step in looked], place if forward < len(steps) else len(looked))
 
 
 class Engine:
     """One rank at work. Making it is collective; so are `train_batch` and `forward`. `thread`: whether a thread makes progress
-    while this one computes; `window`: whether ranks of one host read each other's memory in place, where it can be shared."""
+    while this one computes; `window`: whether ranks of one host read each other's memory in place, where it can be shared;
+    `beside`: another engine of this layout, whose parameters, states and moment it has."""
 
     def __init__(self, schedule: Schedule, layout: Layout, communicator: Communicator, optimizer: Optimizer,
                  backend: Backend, feed: Feeder, seed: int = 0, thread: bool = False,
-                 window: bool = True) -> None:  # fmt: skip
+                 window: bool = True, beside: Engine | None = None) -> None:  # fmt: skip
         self.schedule, self.layout, self.communicator, self.optimizer = schedule, layout, communicator, optimizer
         self.backend = backend
         backend.prepare()
         self.window = open_window(schedule, len(layout.tensors), communicator) if window else None
-        self.store = Store(schedule, optimizer.states, self.window)
+        self.store: Store = Store(schedule, optimizer.states, self.window, None if beside is None else beside.store)
         self.updates = 0
         self.progress = Progress(communicator.pulse) if thread else Progress()
-        self.moment = Moment(seed)
+        self.moment: Moment = Moment(seed) if beside is None else beside.moment
         self.fed: dict[str, Mapping[str, tuple[Array, Rect]]] = {}
         self._feed = feed
         self._position = 0
         self._flights: dict[str, Flight] = {}
-        bound = [self._bind(step) for step in schedule.steps]
+        bound = [self._bind(step, self.store.scratch(k)) for k, step in enumerate(schedule.steps)]
         forward = [entry for entry in bound[: schedule.forward] if entry is not None]
         unwaited = self._unwaited(schedule.steps[: schedule.forward])
-        self._forward = Run.of([*forward, *unwaited], self.progress.look)
+        self._forward = Run.of([*forward, *unwaited], self.progress.look, len(forward))
         self._runs = {
             (first, last): self._batch(bound, first, last) for first in (True, False) for last in (True, False)
         }
@@ -105,18 +109,24 @@ class Engine:
 
     @property
     def where(self) -> str:
-        """The node whose action is running, or ran last."""
+        """The node, or the nodes, whose action is running, or ran last."""
         return self._running.steps[self._position].node if self._running.steps else ""
 
-    def train_batch(self, first: bool = True, last: bool = True, recorder: Recorder | None = None) -> None:
-        """One batch of a training step: forward and gradient; behind the last one, the update. Collective."""
+    def train_batch(self, first: bool = True, last: bool = True, recorder: Recorder | None = None,
+                    judge: Action | None = None) -> None:  # fmt: skip
+        """One batch of a training step: forward and gradient; behind the last one, the update. `judge` is called in between, when
+        losses are known and parameters are what they were; what it raises on all ranks ends the run. Collective."""
         if first:
             self.updates += 1
             self.moment.update = self.updates
             self.moment.rate = self.optimizer.rate(self.updates - 1)
             self.moment.share = self.optimizer.share(self.updates)
         self.moment.training = True
-        self._run(self._runs[first, last], recorder)
+        run = self._runs[first, last]
+        self._run(run, recorder, 0, run.forward)
+        if judge is not None:
+            judge()
+        self._run(run, recorder, run.forward, len(run.actions))
 
     def actions_of_batch(self, first: bool = True, last: bool = True) -> Run:
         """What `train_batch` does, action by action."""
@@ -125,7 +135,7 @@ class Engine:
     def forward(self, recorder: Recorder | None = None) -> None:
         """The forward nodes alone, as in an evaluation. Collective."""
         self.moment.training = False
-        self._run(self._forward, recorder)
+        self._run(self._forward, recorder, 0, len(self._forward.actions))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -144,35 +154,37 @@ class Engine:
         for action in transfers:
             action()
 
-    def _run(self, run: Run, recorder: Recorder | None) -> None:
+    def _run(self, run: Run, recorder: Recorder | None, start: int, stop: int) -> None:
         self._running = run
         # A value that is not finite is for the loss to report, once; NumPy would warn of it on every rank and in every kernel.
         with np.errstate(all="ignore"):
             if recorder is None:
-                for self._position, action in enumerate(run.actions):
-                    action()
+                actions = run.actions
+                for self._position in range(start, stop):
+                    actions[self._position]()
                 return
-            for self._position, entry in enumerate(run.steps):
-                start = perf_counter()
+            for self._position in range(start, stop):
+                entry, began = run.steps[self._position], perf_counter()
                 entry.action()
-                seconds = perf_counter() - start
+                seconds = perf_counter() - began
                 hidden = None if entry.flight is None else entry.flight.hidden
-                recorder.span(entry.node, entry.verb, start, seconds, entry.nbytes, hidden)
+                recorder.span(entry.node, entry.verb, began, seconds, entry.nbytes, hidden)
 
     # --- binding
 
     def _batch(self, bound: Sequence[Bound | None], first: bool, last: bool) -> Run:
         """What is done at a batch that is, or is not, the first or the last of its training step."""
         wanted = {Turn.EVERY: True, Turn.FIRST: first, Turn.LAST: last}
-        pairs = zip(bound, self.schedule.turns, strict=True)
-        return Run.of([entry for entry, turn in pairs if entry is not None and wanted[turn]], self.progress.look)
+        places = [k for k, turn in enumerate(self.schedule.turns) if bound[k] is not None and wanted[turn]]
+        forward = sum(k < self.schedule.forward for k in places)
+        return Run.of([entry for k in places if (entry := bound[k]) is not None], self.progress.look, forward)
 
-    def _bind(self, step: Step) -> Bound | None:
+    def _bind(self, step: Step, scratch: Array) -> Bound | None:
         match step:
             case Compute():
-                return Bound(step.node, "compute", self._compute(step))
+                return Bound(step.node, "compute", self._compute(step, scratch))
             case Fused():
-                return Bound(step.node, "compute", self._fused(step))
+                return Bound(step.node, "compute", self._fused(step, scratch))
             case Feed():
                 self.fed[step.node] = places = {
                     port: (self.store.view(place), place[1]) for port, place in step.ports.items()
@@ -184,9 +196,9 @@ class Engine:
                 memory = self.store.buffers[number]
                 return Bound(node, "zero", lambda: memory.fill(0))
             case Measure():
-                return Bound(step.node, "measure", self._measure(step))
+                return Bound(step.node, "measure", self._measure(step, scratch))
             case Update():
-                return Bound(step.node, "update", self._update(step))
+                return Bound(step.node, "update", self._update(step, scratch))
             case Start(convoy=convoy):
                 bound = self._convoy(convoy)
                 flight = self._flights[convoy.name] = Flight(bound, self.progress)
@@ -198,30 +210,30 @@ class Engine:
         flight = self._flights[convoy]
         return Bound(convoy, "wait", flight.wait, flight=flight)
 
-    def _compute(self, step: Compute) -> Action:
+    def _compute(self, step: Compute, scratch: Array) -> Action:
         call = replace(step.call, moment=self.moment)
         arrays = {port: self.store.view(place) for port, place in step.ports.items()}
-        return self.backend.kernels[call.op, call.gradient].bind(call, arrays, self.store.scratch)
+        return self.backend.kernels[call.op, call.gradient].bind(call, arrays, scratch)
 
-    def _fused(self, step: Fused) -> Action:
+    def _fused(self, step: Fused, scratch: Array) -> Action:
         calls = tuple(replace(call, moment=self.moment) for call in step.chain.calls)
         arrays = [{port: self.store.view(place) for port, place in part.ports.items()} for part in step.parts]
         chain = replace(step.chain, calls=calls)
-        return self.backend.fusions[chain.ops].bind(chain, arrays, self.store.scratch)
+        return self.backend.fusions[chain.ops].bind(chain, arrays, scratch)
 
-    def _update(self, step: Update) -> Action:
+    def _update(self, step: Update, scratch: Array) -> Action:
         operands, updates = self._operands(step, step.target[1]), self.backend.updates
         if step.follows:
             parameter, gradient = operands.parameter, operands.gradient
-            return updates.follow(step.attributes, parameter, gradient, self.store.scratch, self.moment)
-        return updates.update(self.optimizer.recipe_of(step.attributes), operands, self.store.scratch, self.moment)
+            return updates.follow(step.attributes, parameter, gradient, scratch, self.moment)
+        return updates.update(self.optimizer.recipe_of(step.attributes), operands, scratch, self.moment)
 
-    def _measure(self, step: Measure) -> Action:
+    def _measure(self, step: Measure, scratch: Array) -> Action:
         recipe = self.optimizer.recipe_of(step.update.attributes)
         pieces = [self._operands(step.update, piece) for piece in step.pieces]
         stage = self.graph.ops[step.node].attributes["stage"]
         row, measure = self.store.view(step.row), self.backend.updates.measure
-        return measure(recipe, stage, pieces, row, self.store.scratch, self.moment)
+        return measure(recipe, stage, pieces, row, scratch, self.moment)
 
     def _operands(self, step: Update, rect: Rect) -> Operands:
         """What the update of a part of its target works on."""
@@ -242,7 +254,8 @@ class Engine:
         parameters = {p.name for p in self.graph.parameters}
         steps = [step for step in self.schedule.steps if isinstance(step, Start)]
         flights = [self._flights[s.node] for s in steps if parameters & {t.tensor for t in s.convoy.transfers}]
-        scratch, states, exchange = self.store.scratch, self.store.states, self.backend.updates.exchange
+        scratch, states = self.store.scratch(len(self.schedule.steps)), self.store.states
+        exchange = self.backend.updates.exchange
         swaps = [exchange(self.store.view(u.target), states[u.parameter][AVERAGE], scratch) for u in updates]
         return swaps, [*(flight.start for flight in flights), *(flight.wait for flight in flights)]
 
@@ -273,15 +286,33 @@ class Engine:
         rect, array = found
         return array[self.layout.read_rect(tensor, self.schedule.rank).slices(rect.start)]
 
-    def first_non_finite(self) -> tuple[int, str, str] | None:
+    def first_non_finite(self, schedule: Schedule) -> tuple[int, str, str] | None:
         """(place in the graph's order, node, tensor) of the first forward result on this rank that holds a NaN or infinity, but for
-        the NaN by which labels say that a sample is not there."""
-        for position, node in enumerate(self.graph.ops.values()):
-            if node.kind != "forward":
-                break
-            for port, tensor in node.outputs:
-                found = self.store.writing(tensor)
-                marked = (node.op, port) == ("data", "labels")
-                if found is not None and (np.isinf(found[1]).any() or (not marked and np.isnan(found[1]).any())):
-                    return position, node.name, tensor
+        the NaN by which labels say that a sample is not there.
+
+        The batch goes once more through the forward nodes, one by one as the `schedule` of an evaluation has them, by the same
+        parameters. Collective.
+        """
+        self.progress.finish()
+        other = Engine(schedule, self.layout, self.communicator, self.optimizer, self.backend, self._feed,
+                       window=False, beside=self)  # fmt: skip
+        position, found = {name: k for k, name in enumerate(self.graph.ops)}, None
+        with np.errstate(all="ignore"):
+            for entry in other._forward.steps:
+                entry.action()
+                tensor = other._non_finite(self.graph.ops[entry.node]) if entry.verb in ("compute", "feed") else None
+                if found is None and tensor is not None:
+                    found = position[entry.node], entry.node, tensor
+        return found
+
+    def _non_finite(self, node: OpNode) -> str | None:
+        """The first result of a node, as it has just been written, that is not finite."""
+        for port, tensor in node.outputs:
+            number = self.schedule.placement.places[tensor].write
+            marked = (node.op, port) == ("data", "labels")
+            if number is not None:
+                written = self.layout.write_rect(tensor, self.schedule.rank)
+                values = self.store.view((number, written))
+                if np.isinf(values).any() or (not marked and np.isnan(values).any()):
+                    return tensor
         return None

@@ -84,6 +84,11 @@ class Progress:
         self._lock.release()
         return now
 
+    def finish(self) -> None:
+        """Wait for all that is under way."""
+        while self._under_way:
+            self._under_way[0].wait()
+
     def takes_off(self, flight: Flight) -> None:
         """A transfer is under way from now on."""
         self._under_way.append(flight)

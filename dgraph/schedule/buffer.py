@@ -12,7 +12,7 @@ every rank that takes part in a sum of a tensor uses the same memory order for i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from dgraph.graph.node import Dim, Graph, OpNode
@@ -47,17 +47,25 @@ class Place:
 
 @dataclass(frozen=True)
 class Placement:
-    """The buffers of one rank, by number, and which of them are those of a tensor. `absent` are the numbers of buffers that nobody
-    needs: they are in no memory."""
+    """The buffers of one rank, by number, and which of them are those of a tensor.
+
+    `absent` are the numbers of buffers that nobody needs: they are in no memory. `offsets` are those of buffers that are needed for
+    a while only, in an arena of `arena_nbytes` bytes; others have memory of their own. `lasting` are tensors whose values stay
+    until something else is run.
+    """
 
     buffers: tuple[Buffer, ...]
     places: Mapping[str, Place]
     absent: frozenset[int] = frozenset()
+    offsets: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    arena_nbytes: int = 0
+    lasting: frozenset[str] = frozenset()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers that are there."""
-        return sum(buffer.nbytes for k, buffer in enumerate(self.buffers) if k not in self.absent)
+        """Bytes of the arena, and of all buffers that are not in it."""
+        alone = self.absent | self.offsets.keys()
+        return self.arena_nbytes + sum(buffer.nbytes for k, buffer in enumerate(self.buffers) if k not in alone)
 
     def numbers(self, tensors: Iterable[str]) -> frozenset[int]:
         """The buffers of some tensors."""

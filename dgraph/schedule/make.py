@@ -16,11 +16,12 @@ from dgraph.kernels.backend import Backend
 from dgraph.layout.assign import Layout
 from dgraph.plan.make import Plan
 from dgraph.plan.transfer import Convoy
+from dgraph.schedule.arena import in_arena
 from dgraph.schedule.buffer import Placement, memory_orders, place_tensors
 from dgraph.schedule.fuse import fuse
 from dgraph.schedule.interior import Rule, arrange
 from dgraph.schedule.node import node_steps
-from dgraph.schedule.step import Compute, Feed, Fused, Schedule, Start, Step, Update, Wait, Zero
+from dgraph.schedule.step import Compute, Feed, Fused, Measure, Schedule, Start, Step, Update, Wait, Zero
 from dgraph.schedule.touch import touch
 from dgraph.schedule.turn import Late, Turn, behind_gradients
 
@@ -33,7 +34,8 @@ class Demand:
 
     `states`: arrays of a parameter's shape that the optimizer keeps for each, and the bytes of scratch of an update; `batches`: how
     many there are in a training step, whose gradients add up; `ahead`: how many batches there is room to read ahead; `shown`:
-    tensors that are looked at behind a run; `fusion`: whether chains of ops may be done as one; `overlap` and
+    tensors that are looked at behind a run; `fusion`: whether chains of ops may be done as one; `reuse`: whether memory serves
+    again when what was there is needed no more; `evaluation`: no more than the forward nodes; `overlap` and
     `spread`: when computation is cut so that communication hides behind it (`dgraph.schedule.interior.Rule`).
     """
 
@@ -43,6 +45,8 @@ class Demand:
     ahead: int = 0
     shown: frozenset[str] = frozenset()
     fusion: bool = True
+    reuse: bool = True
+    evaluation: bool = False
     overlap: bool | None = None
     spread: bool = False
 
@@ -62,35 +66,43 @@ def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "fl
     by_node = {name: node_steps(layout, name, plan.rank, placement, dtype, kept) for name in graph.ops}
     rule = Rule(demand.overlap, demand.spread, itemsize)
     steps, forward = _with_transfers(layout, plan, by_node, placement, rule)
-    needed = placement.numbers([*demand.shown, *(tensor.name for tensor in graph.kept)])
+    if demand.evaluation:
+        steps = _waited(steps[:forward])
+    lasting = demand.shown | {tensor.name for tensor in graph.kept}
     fusions = backend.fusions if demand.fusion else {}
-    steps, forward = fuse(steps, forward, fusions, graph, placement, needed)
+    steps, forward = fuse(steps, forward, fusions, graph, placement, placement.numbers(lasting))
+    steps = zero_late(steps, graph, placement)
     updates = [step for step in steps if isinstance(step, Update)]
     fed = [step for step in steps if isinstance(step, Feed)]
     updated = sum(step.target[1].volume for step in updates if not step.follows)
-    touched = frozenset(number for step in steps for number in touch(step, graph, placement).all)
+    workspaces = [*_workspaces(steps, backend, demand), demand.update_workspace if updates else 0]
+    placement, scratch = in_arena(placement, steps, workspaces, graph, kept, lasting, demand.reuse)
     return Schedule(
         rank=plan.rank,
         dtype=dtype,
-        placement=placement.only(touched | needed),
+        placement=placement,
         steps=tuple(steps),
         turns=tuple(_turn(step, graph, late) for step in steps),
         forward=forward,
-        workspace_nbytes=max([*_workspaces(steps, backend), demand.update_workspace if updates else 0, 0]),
+        scratch=scratch,
         staging_nbytes=sum(map(_staging, plan.convoys)) * itemsize,
         state_nbytes=updated * demand.states * itemsize,
         ahead_nbytes=demand.ahead * sum(rect.volume for step in fed for _, rect in step.ports.values()) * itemsize,
     )
 
 
-def _workspaces(steps: Sequence[Step], backend: Backend) -> Iterator[int]:
-    """Bytes of scratch of every step that computes."""
+def _workspaces(steps: Sequence[Step], backend: Backend, demand: Demand) -> Iterator[int]:
+    """Bytes of scratch of every step."""
     for step in steps:
         match step:
             case Compute(call=call):
                 yield backend.kernels[call.op, call.gradient].workspace(call)
             case Fused(chain=chain):
                 yield backend.fusions[chain.ops].workspace(chain)
+            case Update() | Measure():
+                yield demand.update_workspace
+            case _:
+                yield 0
 
 
 def _staging(convoy: Convoy) -> int:
@@ -123,6 +135,25 @@ def _with_transfers(layout: Layout, plan: Plan, by_node: Mapping[str, list[Step]
         if graph.ops[name].kind == "forward":
             forward = len(steps)
     return [*steps, *before.get(len(position), ())], forward
+
+
+def _waited(steps: Sequence[Step]) -> list[Step]:
+    """The steps, and the waits that they lack."""
+    waited = {step.node for step in steps if isinstance(step, Wait)}
+    return [*steps, *(Wait(step.convoy) for step in steps if isinstance(step, Start) and step.node not in waited)]
+
+
+def zero_late(steps: Sequence[Step], graph: Graph, placement: Placement) -> list[Step]:
+    """The same with gradients zeroed right before something else touches them, so that their memory is needed no earlier."""
+    waiting: dict[int, Zero] = {}
+    result: list[Step] = []
+    for step in steps:
+        if isinstance(step, Zero) and not step.idle and step.buffer is not None and graph.ops[step.node].kind == "zero":
+            waiting[step.buffer] = step
+            continue
+        result += [waiting.pop(number) for number in sorted(touch(step, graph, placement).all & waiting.keys())]
+        result.append(step)
+    return [*result, *waiting.values()]
 
 
 def _turn(step: Step, graph: Graph, late: Late) -> Turn:

@@ -116,7 +116,7 @@ Step = Compute | Fused | Feed | Zero | Measure | Update | Start | Wait
 @dataclass(frozen=True)
 class Schedule:
     """All that one rank does in a training step, and at which of its batches (`turns`); the first `forward` steps are those of an
-    evaluation."""
+    evaluation. `scratch` is where in the arena each step, and what is done between runs, finds its scratch: offset and bytes."""
 
     rank: int
     dtype: str
@@ -124,13 +124,17 @@ class Schedule:
     steps: tuple[Step, ...]
     turns: tuple[Turn, ...]
     forward: int
-    workspace_nbytes: int
+    scratch: tuple[tuple[int, int], ...]
     staging_nbytes: int
     state_nbytes: int
     ahead_nbytes: int
 
     @property
     def peak_nbytes(self) -> int:
-        """Bytes of buffers, staged messages, optimizer state, scratch, batches read ahead: all live from first to last step."""
-        others = self.workspace_nbytes + self.staging_nbytes + self.state_nbytes + self.ahead_nbytes
-        return self.placement.nbytes + others
+        """Bytes of buffers and scratch, staged messages, optimizer state, batches read ahead."""
+        return self.placement.nbytes + self.staging_nbytes + self.state_nbytes + self.ahead_nbytes
+
+    @property
+    def workspace_nbytes(self) -> int:
+        """The most scratch that a step takes."""
+        return max(nbytes for _, nbytes in self.scratch)

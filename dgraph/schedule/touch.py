@@ -6,7 +6,7 @@ lifetimes, chains and aliases all rest on this one account.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from dgraph.graph.node import Graph
@@ -33,9 +33,9 @@ def touch(step: Step, graph: Graph, placement: Placement) -> Touch:
     """What one step touches; what lies nowhere is left out."""
     match step:
         case Compute():
-            return _of_parts([step], graph)
-        case Fused(parts=parts):
-            return _of_parts(parts, graph)
+            return _of_parts([step], [{}], graph)
+        case Fused(parts=parts, chain=chain):
+            return _of_parts(parts, chain.links, graph)
         case Feed(ports=ports):
             return Touch(EMPTY, _numbers(number for number, _ in ports.values()))
         case Zero(buffer=number, elided=elided):
@@ -45,9 +45,13 @@ def touch(step: Step, graph: Graph, placement: Placement) -> Touch:
             return Touch(read, _numbers([target[0]]))
         case Measure(update=update, row=row):
             return Touch(touch(update, graph, placement).reads, _numbers([row[0]]))
-        case Start(convoy=convoy) | Wait(convoy=convoy):
+        case Start(convoy=convoy):
             places = [placement.places[transfer.tensor] for transfer in convoy.transfers]
             return Touch(_numbers(place.write for place in places), _numbers(place.read for place in places))
+        case Wait(convoy=convoy):
+            places = [placement.places[transfer.tensor] for transfer in convoy.transfers]
+            arrived = _numbers(place.read for place in places)
+            return Touch(_numbers(place.write for place in places) | arrived, arrived)
 
 
 def written_ports(step: Compute, graph: Graph) -> frozenset[str]:
@@ -55,14 +59,15 @@ def written_ports(step: Compute, graph: Graph) -> frozenset[str]:
     return frozenset(port for port, _ in graph.ops[step.node].outputs if port in step.ports)
 
 
-def _of_parts(parts: Iterable[Compute], graph: Graph) -> Touch:
+def _of_parts(parts: Sequence[Compute], links: Sequence[Collection[str]], graph: Graph) -> Touch:
+    """What these touch together; ports in `links` read what an earlier part has written."""
     reads, writes = set[int](), set[int]()
-    for part in parts:
+    for part, linked in zip(parts, links, strict=True):
         written = written_ports(part, graph)
         for port, (number, _) in part.ports.items():
             if port in written:
                 writes.add(number)
-            if port not in written or port in part.call.accumulate:
+            if port not in linked and (port not in written or port in part.call.accumulate):
                 reads.add(number)
     return Touch(_numbers(reads), _numbers(writes))
 

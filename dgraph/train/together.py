@@ -40,7 +40,8 @@ def agree(program: Program, communicator: Communicator) -> None:
 def non_finite(program: Program, engine: Engine, step: int) -> RunError:
     """What is said of a loss that is not finite: which node was the first, over all ranks, to write such a value. Collective."""
     communicator = engine.communicator
-    gathered = communicator.gather(json.dumps(engine.first_non_finite()).encode())
+    found = engine.first_non_finite(program.evaluation(program.plan(communicator.rank)))
+    gathered = communicator.gather(json.dumps(found).encode())
     first = b"null"
     if gathered is not None:
         entries = [(json.loads(entry), rank) for rank, entry in enumerate(gathered)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -161,17 +161,20 @@ class Worker:
         if recorder is not None:
             recorder.step = self.step
         total, before = there(indices), self.engine.updates * self.program.config.train.accumulate
-        found = []
+        found: list[Array] = []
         for number, batch in enumerate(batches, start=1):
             self._take(batch, total, [*batches, *upcoming, None][number])
             self.engine.moment.step = before + number
-            self.engine.train_batch(number == 1, number == len(batches), recorder)
-            values = self.metrics()
-            if values is not None:
-                if not np.isfinite(values[0]):
-                    raise non_finite(self.program, self.engine, self.step)
-                found.append(values)
+            self.engine.train_batch(number == 1, number == len(batches), recorder, partial(self._judge, found))
         return np.concatenate(found) if found else None
+
+    def _judge(self, found: list[Array]) -> None:
+        """Notes the metrics of the batch under way. Raises RunError on all ranks where its loss is not finite."""
+        values = self.metrics()
+        if values is not None:
+            if not np.isfinite(values[0]):
+                raise non_finite(self.program, self.engine, self.step)
+            found.append(values)
 
     def _batches_of(self, indices: Array, step: int) -> list[Batch]:
         """The batches of a step (from 0) that have samples."""

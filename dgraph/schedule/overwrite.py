@@ -1,0 +1,99 @@
+"""Proof that nothing is overwritten while it is needed.
+
+In: a schedule. Out: findings. Promise: lifetimes are not asked: the steps are gone through in the orders in which they are run,
+with for every buffer whether it still holds what was written there. What a step reads must; what it writes spoils all that lies
+in the same memory.
+
+    batch of a step     first and last   |   first, in between, last   |   an evaluation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgraph.graph.node import Graph
+from dgraph.plan.check import Finding
+from dgraph.schedule.step import Schedule, Wait
+from dgraph.schedule.touch import Touch, touch
+from dgraph.schedule.turn import Turn
+
+
+def check_memory(schedule: Schedule, graph: Graph, batches: int = 1) -> list[Finding]:
+    """The first step, if any, that finds something else than was written where it reads, in a training step of so many batches or
+    an evaluation."""
+    memory = _Memory.of(schedule)
+    touches = [touch(step, graph, schedule.placement) for step in schedule.steps]
+    for order in _orders(schedule, batches):
+        finding = _gone_through(schedule, memory, touches, order)
+        if finding is not None:
+            return [finding]
+    return []
+
+
+def _orders(schedule: Schedule, batches: int) -> Iterator[list[int]]:
+    """The steps of whole training steps, and of an evaluation."""
+    yield _batch(schedule, {Turn.EVERY, Turn.FIRST, Turn.LAST})
+    if batches > 1:
+        turns = ({Turn.EVERY, Turn.FIRST}, {Turn.EVERY}, {Turn.EVERY, Turn.LAST})
+        yield [k for wanted in turns for k in _batch(schedule, wanted)]
+    waited = {step.node for step in schedule.steps[: schedule.forward] if isinstance(step, Wait)}
+    later = enumerate(schedule.steps[schedule.forward :], schedule.forward)
+    started = {step.node for step in schedule.steps[: schedule.forward]}
+    rest = [k for k, step in later if isinstance(step, Wait) and step.node in started - waited]
+    yield [*range(schedule.forward), *rest]
+
+
+def _batch(schedule: Schedule, wanted: set[Turn]) -> list[int]:
+    return [k for k, turn in enumerate(schedule.turns) if turn in wanted]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What lies in the same memory as each buffer of the arena, and as the scratch of each step."""
+
+    beside: Mapping[int, frozenset[int]]
+    scratch: Sequence[frozenset[int]]
+
+    @staticmethod
+    def of(schedule: Schedule) -> _Memory:
+        placement = schedule.placement
+        numbers = np.array([*placement.offsets], dtype=np.int64)
+        starts = np.array([*placement.offsets.values()], dtype=np.int64)
+        stops = starts + np.array([placement.buffers[number].nbytes for number in placement.offsets], dtype=np.int64)
+
+        def within(start: int, nbytes: int) -> frozenset[int]:
+            return frozenset(numbers[(starts < start + nbytes) & (stops > start)].tolist())
+
+        beside = {
+            number: within(offset, placement.buffers[number].nbytes) - {number}
+            for number, offset in placement.offsets.items()
+        }
+        return _Memory(beside, [within(*scratch) if scratch[1] else frozenset() for scratch in schedule.scratch])
+
+
+def _gone_through(
+    schedule: Schedule, memory: _Memory, touches: Sequence[Touch], order: Sequence[int]
+) -> Finding | None:
+    """The first fault in this order of steps; None if there is none."""
+    spoilt: set[int] = set()
+    for k in order:
+        step, now = schedule.steps[k], touches[k]
+        lost = (now.reads & spoilt) | (memory.scratch[k] & now.all)
+        if lost:
+            buffer = schedule.placement.buffers[min(lost)]
+            text = "its memory serves for something else before this node has read it"
+            return Finding("memory", step.node, buffer.rect, (schedule.rank,), f"{buffer.tensor}: {text}")
+        for number in now.writes:
+            spoilt.discard(number)
+            spoilt |= memory.beside.get(number, frozenset())
+        spoilt |= memory.scratch[k]
+    shown = schedule.placement.numbers(schedule.placement.lasting)
+    written = frozenset(number for k in order for number in touches[k].writes)
+    for number in sorted(shown & written & spoilt):
+        buffer = schedule.placement.buffers[number]
+        text = "its memory serves for something else before the run ends"
+        return Finding("memory", buffer.tensor, buffer.rect, (schedule.rank,), f"{buffer.tensor}: {text}")
+    return None
