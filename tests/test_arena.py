@@ -13,6 +13,7 @@ from dgraph.schedule.lifetime import Life
 from dgraph.schedule.overwrite import check_memory
 from tests.networks import SPATIAL, config_text, program
 from tests.test_fuse import CHAINS, NORMED, backend
+from tests.test_join_layouts import text_of
 from tests.test_train import run
 
 
@@ -56,6 +57,8 @@ def test_a_gap_that_fits_is_filled():
 
 
 TEXTS = {
+    "encoder and decoder": text_of("encoder and decoder", 2),
+    "shapes": text_of("shapes", 1),
     "spatial": config_text(SPATIAL, "{y: 2, x: 2}"),
     "accumulated": config_text(
         SPATIAL, "{y: 2, x: 1}", train="{optimizer: {lamb: {rate: 0.1}}, accumulate: 2, clip: 1, steps: 5}"
@@ -120,7 +123,7 @@ def peak(made, rank):
 
 
 def test_what_is_overwritten_too_early_is_found():
-    made = program(TEXTS["spatial"])
+    made = program(TEXTS["averaged"])
     schedule = made.schedule(made.plan(0))
     places, offsets = schedule.placement.places, dict(schedule.placement.offsets)
     first, second = (places[name].write for name in ("C1.convNL.output", "C2.conv.output"))

@@ -3,9 +3,8 @@
 In: a layout, a plan, a rank. Out: `Placement`: for every tensor the buffers that its writers write and its readers read. Promise:
 every rank that takes part in a sum of a tensor uses the same memory order for it.
 
-    one buffer      what is received falls beside what is written, or is a gradient that is added to it: read rect and write rect
-    are
-                    two views of it
+    one buffer      what is received falls beside what is written, or is a gradient that is added to it: read rect and write
+                    rect are two views of it
     two buffers     the writers' part stays as it is, because others or this rank read it again; the sum is made beside it
 """
 
@@ -49,6 +48,7 @@ class Place:
 class Placement:
     """The buffers of one rank, by number, and which of them are those of a tensor.
 
+    `bare` are tensors of which this rank reads elements that no rank writes: they are zero, as gradients of what was cut off.
     `absent` are the numbers of buffers that nobody needs: they are in no memory. `offsets` are those of buffers that are needed for
     a while only, in an arena of `arena_nbytes` bytes; others have memory of their own. `lasting` are tensors whose values stay
     until something else is run.
@@ -56,6 +56,7 @@ class Placement:
 
     buffers: tuple[Buffer, ...]
     places: Mapping[str, Place]
+    bare: frozenset[str] = frozenset()
     absent: frozenset[int] = frozenset()
     offsets: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     arena_nbytes: int = 0
@@ -87,6 +88,7 @@ def place_tensors(layout: Layout, plan: Plan, orders: Mapping[str, tuple[int, ..
     """The buffers of one rank."""
     buffers: list[Buffer] = []
     places: dict[str, Place] = {}
+    bare: set[str] = set()
     shared = {convoy.transfers[0].tensor for convoy in plan.convoys if convoy.is_read_in_place(itemsize)}
 
     def add(tensor: str, rect: Rect, written: bool) -> int | None:
@@ -104,7 +106,9 @@ def place_tensors(layout: Layout, plan: Plan, orders: Mapping[str, tuple[int, ..
             places[name] = Place(number, number)
         else:
             places[name] = Place(add(name, write, True), add(name, read, False))
-    return Placement(tuple(buffers), MappingProxyType(places))
+        if name not in plan.transfers and read not in write:
+            bare.add(name)
+    return Placement(tuple(buffers), MappingProxyType(places), frozenset(bare))
 
 
 def _one_buffer(read: Rect, write: Rect, transfer: Transfer | None, gradient: bool) -> bool:

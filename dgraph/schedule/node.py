@@ -81,12 +81,15 @@ def _zero_step(layout: Layout, node: OpNode, rank: int, placement: Placement, ke
     tensor = node.outputs[0][1]
     number = placement.places[tensor].write
     fixed = tensor not in kept and layout.graph.tensors[tensor].role == "gradient"
-    elided = number is None or (fixed and _first_writer_assigns(layout, tensor, rank))
+    elided = number is None or (fixed and _first_writer_assigns(layout, tensor, rank, placement))
     return Zero(node.name, number, elided)
 
 
-def _first_writer_assigns(layout: Layout, tensor: str, rank: int) -> bool:
-    """Whether the first op that writes a gradient on this rank covers its whole write rect in one piece without gaps."""
+def _first_writer_assigns(layout: Layout, tensor: str, rank: int, placement: Placement) -> bool:
+    """Whether the first op that writes a gradient on this rank covers its whole write rect in one piece without gaps, and nothing
+    is read beside it."""
+    if tensor in placement.bare:
+        return False
     for name, port in _counted_writers(layout, tensor, rank):
         pieces = layout.pieces(name, rank)
         if pieces:
@@ -123,7 +126,7 @@ def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement
             if entry is None:
                 continue
             ports[port] = entry
-            if written and (tensor in kept or not _assigns(layout, node, port, tensor, pieces, rank)):
+            if written and (tensor in kept or not _assigns(layout, node, port, tensor, pieces, rank, placement)):
                 accumulate.add(port)
         if not any(port in ports for port, _ in node.outputs):
             continue
@@ -154,13 +157,14 @@ def _port_place(layout: Layout, op: OpLayout, port: str, tensor: str, piece: Rec
     return (NOWHERE, rect) if number is None or not rect else (number, rect)
 
 
-def _assigns(layout: Layout, node: OpNode, port: str, tensor: str, pieces: Sequence[Rect], rank: int) -> bool:
+def _assigns(layout: Layout, node: OpNode, port: str, tensor: str, pieces: Sequence[Rect], rank: int,
+             placement: Placement) -> bool:  # fmt: skip
     """Whether a result is assigned instead of added to: the only piece of a forward op, if it leaves no gaps; the covering first
     writer of a gradient."""
     if node.kind != "gradient":
         return _covers(layout, node.name, port, pieces, layout.write_rect(tensor, rank))
     first = next((pair for pair in _counted_writers(layout, tensor, rank) if layout.pieces(pair[0], rank)), None)
-    return first == (node.name, port) and _first_writer_assigns(layout, tensor, rank)
+    return first == (node.name, port) and _first_writer_assigns(layout, tensor, rank, placement)
 
 
 def _clears(layout: Layout, node: OpNode, pieces: Sequence[Rect], rank: int, placement: Placement) -> list[Step]:
@@ -170,5 +174,5 @@ def _clears(layout: Layout, node: OpNode, pieces: Sequence[Rect], rank: int, pla
     return [
         Zero(node.name, placement.places[tensor].write, elided=False)
         for port, tensor in node.outputs
-        if not _assigns(layout, node, port, tensor, pieces, rank)
+        if not _assigns(layout, node, port, tensor, pieces, rank, placement)
     ]

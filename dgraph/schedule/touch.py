@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from dgraph.graph.node import Graph
+from dgraph.plan.transfer import Convoy
 from dgraph.schedule.buffer import Placement
 from dgraph.schedule.step import NOWHERE, Compute, Feed, Fused, Measure, Start, Step, Update, Wait, Zero
 
@@ -46,12 +47,17 @@ def touch(step: Step, graph: Graph, placement: Placement) -> Touch:
         case Measure(update=update, row=row):
             return Touch(touch(update, graph, placement).reads, _numbers([row[0]]))
         case Start(convoy=convoy):
-            places = [placement.places[transfer.tensor] for transfer in convoy.transfers]
-            return Touch(_numbers(place.write for place in places), _numbers(place.read for place in places))
+            return Touch(*_travelling(convoy, placement))
         case Wait(convoy=convoy):
-            places = [placement.places[transfer.tensor] for transfer in convoy.transfers]
-            arrived = _numbers(place.read for place in places)
-            return Touch(_numbers(place.write for place in places) | arrived, arrived)
+            written, read = _travelling(convoy, placement)
+            return Touch(written | read, read)
+
+
+def _travelling(convoy: Convoy, placement: Placement) -> tuple[frozenset[int], frozenset[int]]:
+    """The buffers that a convoy takes from, and those that it brings up to date."""
+    places = [(placement.places[transfer.tensor], transfer) for transfer in convoy.transfers]
+    written = _numbers(place.write for place, transfer in places if transfer.write_rect)
+    return written, _numbers(place.read for place, transfer in places if transfer.read_rect)
 
 
 def written_ports(step: Compute, graph: Graph) -> frozenset[str]:
@@ -64,10 +70,13 @@ def _of_parts(parts: Sequence[Compute], links: Sequence[Collection[str]], graph:
     reads, writes = set[int](), set[int]()
     for part, linked in zip(parts, links, strict=True):
         written = written_ports(part, graph)
+        assigned = {part.ports[port][0] for port in written - part.call.accumulate}
         for port, (number, _) in part.ports.items():
+            # What is added to a tensor that is joined twice adds to what the op itself has assigned.
+            added = port in part.call.accumulate and number not in assigned
             if port in written:
                 writes.add(number)
-            if port not in linked and (port not in written or port in part.call.accumulate):
+            if port not in linked and (port not in written or added):
                 reads.add(number)
     return Touch(_numbers(reads), _numbers(writes))
 
