@@ -94,7 +94,7 @@ def test_a_result_that_travels_is_made_before_the_others():
 
 def test_it_pays_where_more_is_hidden_than_is_spent():
     near, far = Rule(), Rule(spread=True)
-    assert not near.pays(1000, 1.0, 1e-4)
+    assert not near.pays(1 << 20, 1.0, 0.0)
     assert far.pays(1 << 20, 1.0, 1e-2)
     assert not far.pays(1 << 20, 1e-3, 1e-2)
     assert Rule(overlap=True).pays(0, 0.0, 1.0)

@@ -37,13 +37,14 @@ CALL_SECONDS = 1e-5
 """A further call of a kernel."""
 RIM = 2
 """How many times as long a thin piece takes as so much of a large one."""
-LINK_NBYTES, LINK_SECONDS = {False: 4e9, True: 1.25e8}, {False: 1e-5, True: 1e-4}
-"""A second of a link, and what a message takes at least: within a host, between hosts."""
+LINK_NBYTES, LINK_SECONDS = 1.25e8, 1e-4
+"""A second of a link between hosts, and what a message takes at least."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """When to cut: always (`overlap` True), never (False), or where it pays (None). `spread`: ranks are on several hosts."""
+    """When to cut: always (`overlap` True), never (False), or where it pays (None). `spread`: ranks are on several hosts. Within
+    one it does not pay: ranks copy from each other's memory themselves, and nothing moves while they compute."""
 
     overlap: bool | None = None
     spread: bool = False
@@ -53,8 +54,8 @@ class Rule:
         """Whether `hides` seconds of work beside a transfer of so many elements save more than cutting `costs`."""
         if self.overlap is not None:
             return self.overlap
-        travels = LINK_SECONDS[self.spread] + elements * self.itemsize / LINK_NBYTES[self.spread]
-        return min(travels, hides) > costs
+        travels = LINK_SECONDS + elements * self.itemsize / LINK_NBYTES
+        return self.spread and min(travels, hides) > costs
 
     def seconds(self, call: Call) -> float:
         """About how long a call takes: two operations a point, or a look at all of its operands."""
