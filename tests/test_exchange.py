@@ -16,7 +16,7 @@ from dgraph.plan.paint import paint
 from dgraph.plan.transfer import ONE_PHASE_NBYTES, Convoy
 from dgraph.runtime.convoy import Part
 from dgraph.runtime.store import Store
-from dgraph.runtime.thread import run_threads
+from dgraph.runtime.thread import ThreadCommunicator, run_threads
 from dgraph.runtime.transfer import bind_convoy
 from dgraph.runtime.window import open_window
 from dgraph.schedule.buffer import place_tensors
@@ -29,17 +29,32 @@ WAYS = {
     "window": {},
     "window without kinds": {"lower": ()},
     "in place": {"in_place": True},
+    "hosts of two": {"hosts": True},
+    "hosts of two, in place": {"hosts": True, "in_place": True},
 }
 """Every way that a tensor can go."""
 
 
-def run(mesh, layout, values, lower=KINDS, window=True, in_place=False, gradient=False):
+class OfTwo(ThreadCommunicator):
+    """Ranks 0 and 1 are on one host, 2 and 3 on another, and so on."""
+
+    def share(self, nbytes, signals, note):
+        shared = super().share(nbytes, signals, note)
+        here = [rank for rank in range(self.size) if rank // 2 == self.rank // 2]
+        if len(here) == 1:
+            return None
+        shared.blocks = {rank: shared.blocks[rank] for rank in here}
+        return shared
+
+
+def run(mesh, layout, values, lower=KINDS, window=True, in_place=False, hosts=False, gradient=False):
     """What every rank reads, from what every rank wrote (both None where empty)."""
     limits = {"IN_PLACE_NBYTES": 0, "ONE_PHASE_NBYTES": 0} if in_place else {"ONE_PHASE_NBYTES": ONE_PHASE_NBYTES}
     layout = replace(layout, node=replace(layout.node, role="gradient" if gradient else "activation"))
 
     def body(communicator):
         rank = communicator.rank
+        communicator = OfTwo(communicator._board, rank) if hosts else communicator
         transfer = make_transfer("t", 7, layout, mesh, rank, lower)
         convoys = () if transfer is None else (Convoy((transfer,), 0, 2),)
         plan = Plan(rank, {"t": transfer} if transfer else {}, convoys)
