@@ -128,13 +128,12 @@ class _Meeting:
         nap = FIRST_NAP_SECONDS
         while other[0] < count:
             turns += 1
-            if turns < YIELDS:
+            if turns < YIELDS or not self._patient:
                 os.sched_yield()
-            elif self._patient:
+                self._sync()  # with the interpreter given away, for threads that read ahead
+            else:
                 time.sleep(nap)
                 nap = min(2 * nap, LONGEST_NAP_SECONDS)
-            else:
-                time.sleep(0)
 
 
 class _Memory:
