@@ -13,10 +13,11 @@ from tests.test_kernels import CASES, cut_pieces
 from tests.test_torch_norm import PLACES, TOLERANCE
 
 pytest.importorskip("torch")
-from dgraph.kernels.torch import KERNELS
+from dgraph.kernels.torch import KERNELS, loss
 from dgraph.kernels.torch.affine import FUSIONS
 
 MORE = [
+    ("softmax", {"smoothing": 0.1}, (3, 4, 5)),
     ("average_pool", {"size": 3, "stride": 2, "padding": 1, "count_padding": True, "ceil": True}, (2, 3, 6, 5)),
     ("average_pool", {"size": [4, 5]}, (2, 3, 4, 5)),
     ("max_pool", {"size": 3, "stride": 1, "padding": 1}, (2, 3, 5, 4)),
@@ -31,6 +32,14 @@ OURS = [
     for gradient in (False, True)
     if (OPS[case[0]].gradient or not gradient) and KERNELS[case[0], gradient] is not OTHERS[case[0], gradient]
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_samples_are_many():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "MANY", 1)
+        patch.setattr(loss, "LIMIT", 20)
+        yield
 
 
 @settings(max_examples=300, deadline=None)

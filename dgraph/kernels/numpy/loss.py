@@ -24,7 +24,7 @@ LEAST: Mapping[str, float] = MappingProxyType({"float32": 1e-37, "float64": 1e-3
 """A probability counts as at least this, so that its logarithm and its inverse are finite, some weights times over."""
 
 
-def _scale(call: Call) -> float:
+def scale(call: Call) -> float:
     """The weight of the loss, divided by the samples of a full batch, whether they count or not."""
     extents = zip(call.space.labels, call.space.extents, strict=True)
     return float(call.attributes["weight"]) / prod(n for label, n in extents if label != "k")
@@ -54,7 +54,7 @@ class Softmax(Indifferent):
                 steps += delivered(p, target, added)
         if "output" in call.rects:
             steps.append(
-                partial(deliver_sum, tally, _scale(call), call.moment, arrays["output"], "output" in call.accumulate)
+                partial(deliver_sum, tally, scale(call), call.moment, arrays["output"], "output" in call.accumulate)
             )
         return in_sequence(steps)
 
@@ -95,7 +95,7 @@ class SoftmaxGradient(Indifferent):
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
         p, labels, delta = arrays["probability"], alike(arrays["labels"], arrays["probability"]), arrays["input.delta"]
-        rule = partial(_softmax_gradient, class_numbers(p), call.attributes["smoothing"], _scale(call), call.moment)
+        rule = partial(_softmax_gradient, class_numbers(p), call.attributes["smoothing"], scale(call), call.moment)
         steps: list[Step] = []
         for block in self._shelf(call).blocks(p, scratch):
             steps.append(partial(rule, p[block.slices], labels[block.samples], block))
@@ -139,7 +139,7 @@ class Likelihood(Indifferent):
         for block in self._shelf(call).blocks(p, scratch):
             steps.append(partial(rule, p[block.slices], labels[block.samples], block))
         steps.append(
-            partial(deliver_sum, tally, -_scale(call), call.moment, arrays["output"], "output" in call.accumulate)
+            partial(deliver_sum, tally, -scale(call), call.moment, arrays["output"], "output" in call.accumulate)
         )
         return in_sequence(steps)
 
@@ -169,7 +169,7 @@ class LikelihoodGradient(Indifferent):
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
         p, labels, delta = arrays["input"], alike(arrays["labels"], arrays["input"]), arrays["input.delta"]
-        rule = partial(_likelihood_gradient, class_numbers(p), -_scale(call), call.moment)
+        rule = partial(_likelihood_gradient, class_numbers(p), -scale(call), call.moment)
         steps: list[Step] = []
         for block in self._shelf(call).blocks(p, scratch):
             steps.append(partial(rule, p[block.slices], labels[block.samples], block))
