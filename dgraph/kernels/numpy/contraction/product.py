@@ -177,7 +177,8 @@ class Product:
             if not matrix.operand.is_plain:
                 for axes, least in ((g.batch, 1), (places, fewest)):
                     rest = max(1, matrix.volume(sizes) // volume(sizes, axes))
-                    fit(sizes, axes, max(least, CACHE // rest))
+                    # What does not fit the cache anyway is cut less.
+                    fit(sizes, axes, CACHE // rest if least * rest <= CACHE or least == 1 else 2 * least)
         if not matrices[1].operand.is_plain:
             fit(sizes, g.rows, max(RUN, CACHE // volume(sizes, g.inner)))
         while self._nbytes(sizes) > limit:
