@@ -44,3 +44,15 @@ def test_every_way_has_the_same_bits(text):
         assert bits(other) == bits(usual), way
         for one, two in zip(other.metrics, usual.metrics, strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+def test_every_way_with_pytorch():
+    """What the config says of kinds and buckets decides which ops are fused; whether there is a window decides nothing."""
+    pytest.importorskip("torch")
+    text = config_text(NORMED, "{y: 2, x: 2}", batch=5, dtype="float32")
+    usual = run_steps(load(text, ["backend=torch"]), 2)
+    alone = run_steps(one_rank(load(text, ["backend=torch"])), 2)
+    for way in ([], *WAYS):
+        other = run_steps(load(text, [*way, "backend=torch"]), 2)
+        assert compare(other, alone)["worst"] <= 1e-4
+        assert bits(other) == bits(usual) or way not in ([], ["messages.window=false"])
