@@ -55,7 +55,7 @@ def _stage(program: Program, stage: str, rank: int) -> dict[str, object]:
     print("\n".join(f"{k:4d}  {line}" for k, line in enumerate(lines)))
     print(f"peak {as_bytes(schedule.peak_nbytes)}: {len(schedule.placement.buffers)} buffers, "
           f"staging {as_bytes(schedule.staging_nbytes)}, optimizer {as_bytes(schedule.state_nbytes)}, "
-          f"scratch {as_bytes(schedule.workspace_nbytes)}")  # fmt: skip
+          f"scratch {as_bytes(schedule.workspace_nbytes)}, the library's own {as_bytes(schedule.library_nbytes)}")  # fmt: skip
     return {"rank": rank, "steps": lines, "peak_nbytes": schedule.peak_nbytes}
 
 

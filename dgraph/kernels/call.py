@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -83,6 +83,14 @@ class Kernel(Protocol):
 
     def order(self, call: Call, port: str) -> tuple[int, ...] | None:
         """The memory order of an operand's dims that suits this kernel, slowest first; None: no wish."""
+
+
+@runtime_checkable
+class Allocating(Protocol):
+    """A kernel, or a fusion, whose library allocates by itself."""
+
+    def temporary(self, work: Any) -> int:
+        """Bytes that it holds at a time while it does a call (a chain), beside its scratch."""
 
 
 @dataclass(frozen=True)

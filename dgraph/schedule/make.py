@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from dgraph.graph.node import Graph
 from dgraph.kernels.backend import Backend
+from dgraph.kernels.call import Allocating
 from dgraph.layout.assign import Layout
 from dgraph.plan.make import Plan
 from dgraph.plan.transfer import Convoy
@@ -88,6 +89,7 @@ def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "fl
         staging_nbytes=sum(map(_staging, plan.convoys)) * itemsize,
         state_nbytes=updated * demand.states * itemsize,
         ahead_nbytes=demand.ahead * sum(rect.volume for step in fed for _, rect in step.ports.values()) * itemsize,
+        library_nbytes=max(_temporaries(steps, backend), default=0),
     )
 
 
@@ -103,6 +105,18 @@ def _workspaces(steps: Sequence[Step], backend: Backend, demand: Demand) -> Iter
                 yield demand.update_workspace
             case _:
                 yield 0
+
+
+def _temporaries(steps: Sequence[Step], backend: Backend) -> Iterator[int]:
+    """Bytes that a library allocates by itself in every step that computes."""
+    for step in steps:
+        match step:
+            case Compute(call=call):
+                kernel = backend.kernels[call.op, call.gradient]
+                yield kernel.temporary(call) if isinstance(kernel, Allocating) else 0
+            case Fused(chain=chain):
+                fusion = backend.fusions[chain.ops]
+                yield fusion.temporary(chain) if isinstance(fusion, Allocating) else 0
 
 
 def _staging(convoy: Convoy) -> int:

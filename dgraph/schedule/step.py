@@ -128,11 +128,14 @@ class Schedule:
     staging_nbytes: int
     state_nbytes: int
     ahead_nbytes: int
+    library_nbytes: int
 
     @property
     def peak_nbytes(self) -> int:
-        """Bytes of buffers and scratch, staged messages, optimizer state, batches read ahead."""
-        return self.placement.nbytes + self.staging_nbytes + self.state_nbytes + self.ahead_nbytes
+        """Bytes of buffers and scratch, staged messages, optimizer state, batches read ahead, and the most that a library allocates
+        by itself in a step."""
+        others = self.staging_nbytes + self.state_nbytes + self.ahead_nbytes + self.library_nbytes
+        return self.placement.nbytes + others
 
     @property
     def workspace_nbytes(self) -> int:
