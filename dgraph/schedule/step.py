@@ -128,7 +128,7 @@ class Schedule:
     staging_nbytes: int
     state_nbytes: int
     ahead_nbytes: int
-    library_nbytes: int
+    library_nbytes: int = 0
 
     @property
     def peak_nbytes(self) -> int:
