@@ -4,7 +4,7 @@ python tools/bench.py                             all cases; those that cannot b
 python tools/bench.py --only eager --quick        a training step on one rank against PyTorch, in fewer pairs
 python tools/bench.py --only eager.lenet5 --backend numpy
 python tools/bench.py --table                     the same, written into docs/speed.md
-python tools/bench.py --only reference --set data.batch=32 -n 2
+python tools/bench.py --only reference --set data.batch=32
 
 Every family of cases runs in processes of its own, with one thread a rank.
 """

@@ -43,8 +43,6 @@ def beside(case: str, script: str, arguments: Sequence[str], ours: Ours, options
             peer = stack.enter_context(Peer(script, [*arguments, str(begun)], size, environment))
         theirs = alone(None if peer is None else peer.step, communicator)
         sides = timed(ours.step, communicator), theirs
-        for side in sides[::-1]:
-            side()
         rounds = in_turn(sides, options, communicator)
     return row_of(case, rounds, goal, {"pairs": len(rounds), **more, **({} if peer is None else peer.told)})
 
