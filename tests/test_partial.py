@@ -169,7 +169,7 @@ def test_gradients_travel_once_a_step():
         times = 1 if name.endswith((".W.grad", ".b.grad", ".weights1.grad", ".bias1.grad")) else 3
         assert entry["messages"] == times * once["tensors"][name]["messages"], name
         assert entry["sent_nbytes"] == times * once["tensors"][name]["sent_nbytes"], name
-    assert once["tensors"]["one.W.grad"]["messages"]
+    assert once["tensors"]["one.W.grad"]["sent_nbytes"]
 
 
 def test_a_statistic_that_cannot_tell_samples_apart_is_refused():
