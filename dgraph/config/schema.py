@@ -268,7 +268,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class MessagesConfig:
-    """How tensors travel; results do not depend on it.
+    """How tensors travel; results do not depend on it, but for rounding where other ops are fused.
 
     `lower` are the kinds of `dgraph.plan.kind` that are recognised, all else are messages; `window`: ranks of one host read each
     other's memory in place; `bucket` is the most bytes of small transfers that travel as one (0: each by itself).
