@@ -42,7 +42,7 @@ def run(options: Options, communicator: Communicator) -> Iterator[Row | Skipped]
     """The rows that were asked for. Collective."""
     for name, (network, in_space) in CASES.items():
         for split, more in {"batch": (), "space": (in_space,)}.items():
-            case = f"jax.{name}_{split}"
+            case = f"jax.{name}.{split}"
             if not options.wants(case):
                 continue
             if missing("jax"):
