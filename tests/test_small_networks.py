@@ -11,6 +11,7 @@ from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.thread import run_threads
 from dgraph.train import TrainOptions, Worker, gather_tensor, train
 from dgraph.verify import compare, one_rank, run_steps
+from tests.networks import looked_at
 from tests.runs import CONFIGS
 
 UNIT = "unit.linearA.output"
@@ -29,7 +30,7 @@ NAMES = (
 
 def found(name, ranks, tensor, subset, overrides=()):
     """What a tensor holds for every sample of a subset, and their labels, after training on so many ranks."""
-    program = compile_config(load_config(CONFIGS / f"{name}.yaml", overrides, ranks))
+    program = looked_at(compile_config(load_config(CONFIGS / f"{name}.yaml", overrides, ranks)))
 
     def body(communicator):
         worker = Worker(program, communicator)

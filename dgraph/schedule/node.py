@@ -159,20 +159,23 @@ def _port_place(layout: Layout, op: OpLayout, port: str, tensor: str, piece: Rec
 
 def _assigns(layout: Layout, node: OpNode, port: str, tensor: str, pieces: Sequence[Rect], rank: int,
              placement: Placement) -> bool:  # fmt: skip
-    """Whether a result is assigned instead of added to: the only piece of a forward op, if it leaves no gaps; the covering first
-    writer of a gradient."""
+    """Whether a result is assigned instead of added to: the only piece of a forward op, if it leaves no gaps and nothing is read
+    beside it; the covering first writer of a gradient."""
     if node.kind != "gradient":
-        return _covers(layout, node.name, port, pieces, layout.write_rect(tensor, rank))
+        return tensor not in placement.bare and _covers(
+            layout, node.name, port, pieces, layout.write_rect(tensor, rank)
+        )
     first = next((pair for pair in _counted_writers(layout, tensor, rank) if layout.pieces(pair[0], rank)), None)
     return first == (node.name, port) and _first_writer_assigns(layout, tensor, rank, placement)
 
 
 def _clears(layout: Layout, node: OpNode, pieces: Sequence[Rect], rank: int, placement: Placement) -> list[Step]:
-    """Zeroing of forward results that several pieces of this rank add up, or that have gaps."""
-    if node.kind == "gradient" or not pieces:
+    """Zeroing of forward results that several pieces of this rank add up, or that have gaps, or of which more is read than is
+    written."""
+    if node.kind == "gradient":
         return []
     return [
         Zero(node.name, placement.places[tensor].write, elided=False)
         for port, tensor in node.outputs
-        if not _assigns(layout, node, port, tensor, pieces, rank, placement)
+        if tensor in placement.bare or (pieces and not _assigns(layout, node, port, tensor, pieces, rank, placement))
     ]
