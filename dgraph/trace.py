@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from time import perf_counter
 from typing import Any
-
-from dgraph.durable import replace
 
 
 class Recorder:
@@ -65,8 +62,3 @@ def timeline_text(ranks: Iterable[str]) -> str:
     """The Trace Event Format (JSON object form) of the `events_text` of all ranks: one process a rank."""
     lines = [line for text in ranks for line in text.splitlines()]
     return '{"displayTimeUnit": "ms", "traceEvents": [\n' + ",\n".join(lines) + "\n]}\n"
-
-
-def write_timeline(folder: Path, ranks: Iterable[str]) -> None:
-    """Writes `timeline.json` into `folder`."""
-    replace(folder / "timeline.json", timeline_text(ranks).encode())

@@ -78,7 +78,7 @@ def _step(step: Step, graph: Graph, backend: Backend) -> str:
     match step:
         case Compute(node=node, call=call):
             adds = f"  adds {sorted(call.accumulate)}" if call.accumulate else ""
-            return f"compute  {node}  piece {call.piece}{adds}  by {backend.library((call.op, call.gradient))}"
+            return f"compute  {node}  piece {call.piece}{adds}  by {backend.maker((call.op, call.gradient))}"
         case Fused(node=node, chain=chain):
             inner = [dict(graph.ops[step.parts[k].node].outputs)[port] for k, port in sorted(chain.inner)]
             without = f"  without {inner}" if inner else ""

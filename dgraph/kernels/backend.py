@@ -60,7 +60,7 @@ class Backend:
     updates: Updates
     prepare: Callable[[], None] = lambda: None
 
-    def library(self, key: Key) -> str:
+    def maker(self, key: Key) -> str:
         """Whose kernel does an op: its own, or NumPy's on the same memory where it has none."""
         kernel = self.kernels[key]
         return NUMPY.name if kernel is KERNELS[key] or isinstance(kernel, Borrowed) else self.name

@@ -31,5 +31,5 @@ def libraries(graph: Graph, backend: Backend) -> Mapping[str, tuple[str, ...]]:
     for node in graph.ops.values():
         key = node.op, node.kind == "gradient"
         if key in backend.kernels:
-            done.setdefault(backend.library(key), {})[node.op] = None
+            done.setdefault(backend.maker(key), {})[node.op] = None
     return {library: tuple(ops) for library, ops in done.items()}
