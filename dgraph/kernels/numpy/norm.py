@@ -18,14 +18,11 @@ import numpy as np
 from dgraph.kernels.call import Action, Array, Call, Kernel, Moment
 from dgraph.kernels.numpy.block import Carver, Step, aligned, in_sequence
 from dgraph.kernels.numpy.blockwise import (
-    LIMIT,
+    Beside,
     Indifferent,
     Rule,
     Sum,
     assign_or_add,
-    delivered,
-    is_dense,
-    like,
     nbytes,
     sum_nbytes,
     sum_of,
@@ -276,21 +273,13 @@ class NormalizeGradient(_Normalizing):
     def _sums(self, call: Call, views: Operands, found: tuple[Array, Array], carver: Carver) -> Action:
         """Finds the sums of the delta, and of its product with the distance from the mean; input.delta beside them."""
         outs = [Operand.of(call, "variance", array).view(call.piece) for array in found]
-        delta, into = views["output.delta"], views.get("input.delta")
+        delta = views["output.delta"]
         sums = [Sum(None, [delta], outs[0]), Sum(_times_distance, [delta, views["input"], views["mean"]], outs[1])]
-        spare = carver.take([LIMIT], call.dtype)
-
-        def beside(part: tuple[slice, ...]) -> list[Step]:
-            assert into is not None
-            accumulate = "input.delta" in call.accumulate
-            target = into[part]
-            result = target if is_dense(target) and not accumulate else like(target, spare)
-            return [
-                partial(np.multiply, delta[part], views["factor"][part], out=result),
-                *delivered(result, target, accumulate),
-            ]
-
-        return sums_of(sums, carver.rest, None if into is None else beside)
+        if "input.delta" not in views:
+            return sums_of(sums, carver.rest)
+        accumulate = "input.delta" in call.accumulate
+        beside = Beside(np.multiply, [delta, views["factor"]], views["input.delta"], accumulate)
+        return sums_of(sums, carver.rest, [beside])
 
     def _separately(self, call: Call, views: Operands, carver: Carver) -> list[Action]:
         """Every result for itself."""

@@ -9,8 +9,9 @@ best in its memory order and without gaps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import sqrt
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from dgraph.kernels.call import Action, Array, Moment
 from dgraph.kernels.numpy.block import Carver
-from dgraph.kernels.numpy.blockwise import LIMIT, each, like, nbytes, parts
+from dgraph.kernels.numpy.blockwise import LIMIT, Blocks, each, like, nbytes
 from dgraph.kernels.numpy.rule import RULES, Directed, Norms, Numbers, Rule
 
 AVERAGE = "average"
@@ -126,7 +127,7 @@ def bind_update(recipe: Recipe, operands: Operands, scratch: Array, moment: Mome
     rule, ready = recipe.made(), _Ready(recipe, operands.norms)
     averages = [operands.states[AVERAGE]] if recipe.averaged else []
     arrays = (operands.parameter, operands.gradient, *averages, *operands.kept(rule))
-    views = list(_views(arrays, rule.scraps + _OWN, Carver(scratch)))
+    views = Blocks(arrays, _spares(arrays[0], rule.scraps + _OWN, Carver(scratch)))
 
     def act() -> None:
         ready.begin()
@@ -144,12 +145,8 @@ def bind_measure(recipe: Recipe, stage: str, pieces: Sequence[Operands], out: Ar
     """An action that measures a parameter before its update: `out` [1, 1 or 2] gets the square of the norm of its gradient or step,
     and of its own, over all pieces."""
     rule, ready, carver = recipe.made(), _Ready(recipe, pieces[0].norms), Carver(scratch)
-    wide, temporaries = carver.take([LIMIT], "float64"), _blocks(pieces[0].parameter, rule.scraps + _OWN, carver)
-    views = [
-        view
-        for piece in pieces
-        for view in _zipped((piece.parameter, piece.gradient, *piece.kept(rule)), temporaries)
-    ]  # fmt: skip
+    wide, temporaries = carver.take([LIMIT], "float64"), _spares(pieces[0].parameter, rule.scraps + _OWN, carver)
+    views = [Blocks((piece.parameter, piece.gradient, *piece.kept(rule)), temporaries) for piece in pieces]
     directed: Directed | None = rule if stage == "step" else None  # type: ignore[assignment]
 
     def act() -> None:
@@ -157,7 +154,7 @@ def bind_measure(recipe: Recipe, stage: str, pieces: Sequence[Operands], out: Ar
         if directed is not None:
             ready.begin()
             directed.begin(moment.update, moment.rate, (0.0, 0.0))
-        for p, g, *blocks, first, spare in views:
+        for p, g, *blocks, first, spare in chain.from_iterable(views):
             moved = g if directed is None else directed.direction(p, ready.gradient(p, g, first, spare), *blocks)
             total += _squares(moved, wide)
             if out.shape[1] > 1:
@@ -176,7 +173,7 @@ def bind_exchange(parameter: Array, average: Array, scratch: Array) -> Action:
         np.copyto(p, a)
         np.copyto(a, block)
 
-    return each(exchange, _views((parameter, average), 1, Carver(scratch)))
+    return each(exchange, Blocks((parameter, average), _spares(parameter, 1, Carver(scratch))))
 
 
 def bind_follow(numbers: Mapping[str, Any], state: Array, value: Array, scratch: Array, moment: Moment) -> Action:
@@ -190,7 +187,7 @@ def bind_follow(numbers: Mapping[str, Any], state: Array, value: Array, scratch:
         np.multiply(kept, 1 - momentum, out=kept)
         np.add(kept, change, out=kept)
 
-    return each(follow, _views((state, value), 1, Carver(scratch)))
+    return each(follow, Blocks((state, value), _spares(state, 1, Carver(scratch))))
 
 
 def _average(average: Array, p: Array, share: float, change: Array) -> None:
@@ -210,15 +207,6 @@ def _squares(values: Array, wide: Array) -> float:
     return float(np.dot(flat, flat))
 
 
-def _blocks(first: Array, count: int, carver: Carver) -> list[Array]:
+def _spares(first: Array, count: int, carver: Carver) -> list[Array]:
+    """Blocks of scratch."""
     return [carver.take([LIMIT], first.dtype) for _ in range(count)]
-
-
-def _views(arrays: Sequence[Array], temporaries: int, carver: Carver) -> Iterator[tuple[Array, ...]]:
-    """The blocks of the arrays, each with its temporaries."""
-    return _zipped(arrays, _blocks(arrays[0], temporaries, carver))
-
-
-def _zipped(arrays: Sequence[Array], flat: Sequence[Array]) -> Iterator[tuple[Array, ...]]:
-    for part in parts(arrays[0]):
-        yield (*(array[part] for array in arrays), *(like(arrays[0][part], one) for one in flat))
