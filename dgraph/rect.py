@@ -126,6 +126,10 @@ class Rect:
         base = origin if origin is not None else (0,) * self.ndim
         return tuple([slice(a - o, a - o + n) for a, n, o in zip(self.start, self.size, base, strict=True)])
 
+    def __str__(self) -> str:
+        """`[ 0  0 28 28]+[256  16  36  36]`: start and size."""
+        return f"{dim_text(self.start)}+{dim_text(self.size)}"
+
     def __repr__(self) -> str:
         return f"Rect(array({_array(self.start)}, dtype=int32), array({_array(self.size)}, dtype=int32))"
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from dgraph.schedule.arena import ALIGNMENT, arrange
 from dgraph.schedule.lifetime import Life
 from dgraph.schedule.overwrite import check_memory
+from tests.fused import CHAINS, NORMED, backend
+from tests.joined import text_of
 from tests.networks import SPATIAL, config_text, program
-from tests.test_fuse import CHAINS, NORMED, backend
-from tests.test_join_layouts import text_of
-from tests.test_train import run
+from tests.workers import run
 
 
 @st.composite
@@ -132,3 +132,30 @@ def test_what_is_overwritten_too_early_is_found():
     (finding,) = check_memory(wrong, made.graph)
     assert finding.rule == "memory"
     assert finding.ranks == (0,)
+
+
+def test_a_parameter_is_updated_as_soon_as_its_gradient_is_there():
+    """On one rank no update waits for a message; with norms of gradients, all wait for the last."""
+    nodes = steps(config_text(SPATIAL, ONE))
+    assert nodes[nodes.index("out.linear1.grad") + 1] == "update_W1"
+    assert nodes[nodes.index("C2.conv.grad") + 1] == "update_C2.W"
+    late = steps(config_text(SPATIAL, ONE, train=CLIPPED))
+    assert max(k for k, node in enumerate(late) if node.startswith("gradient_norm_")) < late.index("update_W1")
+
+
+def test_gradients_that_are_gone_take_no_memory():
+    """Three layers of as many weights: with norms, all of their gradients are there at once."""
+    layers = [f"{{name: L{k}, linear: {{features: 256}}, nonlinearity: tanh}}" for k in range(3)]
+    text = [*layers, "{name: out, softmax: {classes: 3}}"]
+    ours, theirs = (program(config_text(text, ONE, train=train)) for train in ("", CLIPPED))
+    placed = [made.schedule(made.plan(0)).placement.arena_nbytes for made in (ours, theirs)]
+    assert placed[1] - placed[0] >= 2 * 8 * 256 * 256
+
+
+ONE = "{y: 1, x: 1}"
+CLIPPED = "{optimizer: {sgd: {rate: 0.1}}, clip: 1, steps: 5}"
+
+
+def steps(text):
+    made = program(text)
+    return [step.node for step in made.schedule(made.plan(0)).steps]

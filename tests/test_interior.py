@@ -10,7 +10,7 @@ from dgraph.schedule.check import check_progress, postings
 from dgraph.schedule.interior import Rule
 from dgraph.schedule.step import Compute, Start, Wait
 from tests.networks import config_text, program
-from tests.test_train import run
+from tests.workers import run
 
 CONV = "{{name: C{}, conv: {{channels: 3, size: {}, stride: {}, padding: {}}}, {}split: {}}}"
 END = "{name: out, softmax: {classes: 3}, split: {N: [y, x]}, loss_split: {N: [y, x]}}"

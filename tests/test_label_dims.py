@@ -8,9 +8,9 @@ from dgraph.error import ConfigError
 from dgraph.ops import OPS
 from dgraph.verify import compare as apart
 from dgraph.verify import one_rank, run_steps
+from tests.joined import MESHES
 from tests.networks import config_text, load
 from tests.peer import compare, dims, torch
-from tests.test_join_layouts import MESHES
 
 functional = torch.nn.functional
 

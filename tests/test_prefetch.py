@@ -13,7 +13,7 @@ from dgraph.rect import Rect
 from dgraph.train import train
 from tests.networks import SPATIAL, config_text, program
 from tests.runs import apart, saved
-from tests.test_train import run, silent
+from tests.workers import run, silent
 
 FLIP = "augment: [{flip: {axis: W}}], samples: 40"
 

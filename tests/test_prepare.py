@@ -27,7 +27,7 @@ from dgraph.runtime.thread import run_threads
 from dgraph.train import train
 from tests.networks import config_text, program
 from tests.test_source import parts
-from tests.test_train import run, silent
+from tests.workers import run, silent
 
 IMAGES = DataSpec("synthetic", (3, 7, 6), classes=5, samples=60, seed=11, fit_batch=16)
 CHOSEN = np.sort(np.random.default_rng(0).permutation(60)[:50])

@@ -12,7 +12,7 @@ from dgraph.runtime.thread import run_threads
 from dgraph.trace import Recorder
 from dgraph.train import Worker
 from tests.networks import SPATIAL, config_text, program
-from tests.test_train import run
+from tests.workers import run
 
 
 class Clock:

@@ -38,6 +38,7 @@ def test_hull_is_the_smallest_that_holds_both(a, b):
 def test_notation_is_numpys():
     rect = Rect((0, 0, 28, 28), (256, 16, 36, 36))
     assert repr(rect) == "Rect(array([ 0,  0, 28, 28], dtype=int32), array([256,  16,  36,  36], dtype=int32))"
+    assert str(rect) == "[ 0  0 28 28]+[256  16  36  36]"
     assert dim_text((256, 16, 64, 64)) == "[256  16  64  64]"
     assert Rect.of([(3, 3), (0, 5)]) == Rect.empty(2)
 

@@ -11,9 +11,10 @@ from dgraph.network import Network
 from dgraph.predict import predict
 from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.thread import run_threads
-from dgraph.train import TrainOptions, Worker, train
+from dgraph.train import Worker, train
 from tests.networks import SPATIAL, config_text, load, program
 from tests.runs import apart, saved
+from tests.workers import run, silent
 
 CONV = (
     "{name: C1, conv: {channels: 16, size: 5, padding: 2}, nonlinearity: tanh, split: {H: y, W: x}}",
@@ -28,17 +29,6 @@ LAMB = (
 )
 # Bytes for all ranks: NumPy's own buffers, and sums that threads stage. On each rank, every activation has more: 786 KB.
 LIMIT = {1: 64 << 10, 4: 512 << 10}
-
-
-def silent(folder=None, **others):
-    return TrainOptions(folder, lambda entry: None, **others)
-
-
-def run(made, body):
-    """What `body(worker)` gives on each rank of a program."""
-    if made.ranks == 1:
-        return [body(Worker(made, OneRank()))]
-    return run_threads(made.ranks, lambda communicator: body(Worker(made, communicator)))
 
 
 def peak_of_a_step(worker):

@@ -1,6 +1,6 @@
 """The layout as one rank sees it: every node with its dims and rects.
 
-In: a layout, a rank, the table of ops. Out: plain values (for JSON) and text in the notation of the reference trace. Promise: only
+In: a layout, a rank, the table of ops. Out: plain values (for JSON) and text with the keys of the reference trace. Promise: only
 what was planned, so a dump made without MPI equals the dump of a running job, character by character.
 """
 
@@ -104,7 +104,7 @@ def _op_text(layout: Layout, node: OpNode, rank: int, table: Mapping[str, Op]) -
 
 
 def value_text(value: Any) -> str:
-    """A dim, a rect, or None, as the reference trace writes them."""
+    """A dim, a rect, or None."""
     if isinstance(value, tuple):
         return dim_text(value) if value else "1"
     return str(value)

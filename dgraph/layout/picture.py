@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dgraph.graph.node import Op, OpNode
 from dgraph.layout.assign import Layout
 from dgraph.layout.dump import op_lines, tensor_lines, value_text
-from dgraph.rect import Rect, dim_text
+from dgraph.rect import Rect
 
 LEGEND = (
     "box: op   rounded box: gradient op   house: update (upside down: its norms)   double octagon: sets to zero\n"
@@ -74,7 +74,7 @@ def _op(layout: Layout, node: OpNode, rank: int, table: Mapping[str, Op]) -> lis
 def _short(value: object) -> str:
     """A rect as [start]+[size]: the numpy notation is too wide for a picture."""
     if isinstance(value, Rect):
-        return f"{dim_text(value.start)}+{dim_text(value.size)}" if value else "nothing"
+        return str(value) if value else "nothing"
     return value_text(value)
 
 

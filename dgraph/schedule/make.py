@@ -19,11 +19,11 @@ from dgraph.plan.make import Plan
 from dgraph.plan.transfer import Convoy
 from dgraph.schedule.arena import in_arena
 from dgraph.schedule.buffer import Placement, memory_orders, place_tensors
+from dgraph.schedule.early import update_early, zero_late
 from dgraph.schedule.fuse import fuse
 from dgraph.schedule.interior import Rule, arrange
 from dgraph.schedule.node import node_steps
 from dgraph.schedule.step import Compute, Feed, Fused, Measure, Schedule, Start, Step, Update, Wait, Zero
-from dgraph.schedule.touch import touch
 from dgraph.schedule.turn import Late, Turn, behind_gradients
 
 ITEMSIZE = MappingProxyType({"float32": 4, "float64": 8})
@@ -72,7 +72,7 @@ def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "fl
     lasting = demand.shown | {tensor.name for tensor in graph.kept}
     fusions = backend.fusions if demand.fusion else {}
     steps, forward = fuse(steps, forward, fusions, graph, placement, placement.numbers(lasting))
-    steps = zero_late(steps, graph, placement)
+    steps = update_early(zero_late(steps, graph, placement), forward, graph, placement)
     updates = [step for step in steps if isinstance(step, Update)]
     fed = [step for step in steps if isinstance(step, Feed)]
     updated = sum(step.target[1].volume for step in updates if not step.follows)
@@ -155,19 +155,6 @@ def _waited(steps: Sequence[Step]) -> list[Step]:
     """The steps, and the waits that they lack."""
     waited = {step.node for step in steps if isinstance(step, Wait)}
     return [*steps, *(Wait(step.convoy) for step in steps if isinstance(step, Start) and step.node not in waited)]
-
-
-def zero_late(steps: Sequence[Step], graph: Graph, placement: Placement) -> list[Step]:
-    """The same with gradients zeroed right before something else touches them, so that their memory is needed no earlier."""
-    waiting: dict[int, Zero] = {}
-    result: list[Step] = []
-    for step in steps:
-        if isinstance(step, Zero) and not step.idle and step.buffer is not None and graph.ops[step.node].kind == "zero":
-            waiting[step.buffer] = step
-            continue
-        result += [waiting.pop(number) for number in sorted(touch(step, graph, placement).all & waiting.keys())]
-        result.append(step)
-    return [*result, *waiting.values()]
 
 
 def _turn(step: Step, graph: Graph, late: Late) -> Turn:
