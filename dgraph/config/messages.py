@@ -10,7 +10,7 @@ from dgraph.config.schema import MessagesConfig
 from dgraph.config.section import FROM_ZERO
 from dgraph.config.source import Tree
 
-LOWERED = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast", "halo")
+LOWERED = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast", "halo", "moments")
 """What messages of a tensor can be together."""
 
 

@@ -52,7 +52,8 @@ class Call:
     `rects` holds the rect of every port that takes part (ports of a gradient op as `output.delta`, `filters.delta`; a
     port that is not there is not wanted). The arrays given to `bind` have exactly these shapes, in the order of the
     tensor's dim (their strides are arbitrary). `accumulate` lists the written ports to be added into; the others are assigned.
-    `purpose` is the forward node's name, which tells apart streams of random values.
+    `purpose` is the forward node's name, which tells apart streams of random values. `among`: the pieces that a statistic is of,
+    together, if it is not of the whole space.
     """
 
     op: str
@@ -65,6 +66,7 @@ class Call:
     dtype: str
     purpose: str = ""
     moment: Moment = field(default_factory=Moment, compare=False)
+    among: tuple[Rect, ...] = ()
 
     @property
     def space(self) -> Space:

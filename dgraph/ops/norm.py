@@ -25,6 +25,7 @@ from dgraph.graph.node import Access, Attribute, Attributes, Dim, Gradient, Op, 
 from dgraph.ops.attribute import GROUPS, flag, number, positive
 from dgraph.ops.label import dimension_labels, labels_map
 from dgraph.ops.letter import letters_of
+from dgraph.rect import Rect
 
 _WORDS: Mapping[str, Callable[[Sequence[str]], Sequence[str]]] = {
     "batch": lambda letters: [one for one in letters if one != "C"],
@@ -125,7 +126,20 @@ def cuts(access: Access) -> Mapping[str, str | tuple[str, str]]:
 
 def summed(access: Access) -> int:
     """How many elements stand behind one value of a statistic."""
-    return prod(access.dims["input"]) // prod(access.dims["output"])
+    return prod(access.dims["input"]) // prod(access.dims["mean"])
+
+
+def summed_in(access: Access, pieces: Sequence[Rect], rows: int) -> int:
+    """How many of them these pieces have together, of the first `rows` samples, if the statistic sums over samples."""
+    kept = {name for expression in access.maps["mean"] for name, _ in expression.terms}
+    found = 0
+    for piece in pieces:
+        box = access.space.box(piece)
+        if "n" not in kept:
+            first, last = box["n"]
+            box |= {"n": (first, max(first, min(rows, last)))}
+        found += prod(stop - start for name, (start, stop) in box.items() if name not in kept)
+    return found
 
 
 def _running(attributes: Attributes, access: Access) -> Mapping[str, Any]:

@@ -11,6 +11,8 @@ alone, so that every rank finds the same; pieces may be uneven; what does not fi
                         meet all of them
     by one              whole by all        broadcast
     in disjoint parts   more around them    halo, and turned round, with sums
+
+Two all-reduces that are a mean and the variance around it may be `moments` (`dgraph.plan.merge`).
 """
 
 from __future__ import annotations
@@ -32,12 +34,13 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "all_to_all": "written in parts, read in other parts",
         "broadcast": "written by one, read by all",
         "halo": "read beyond what is written here",
+        "moments": "mean and variance of every rank's own elements, read by all: merged",
         "messages": "no pattern that all ranks share",
     }
 )
 KINDS = tuple(kind for kind in REASONS if kind != "messages")
 """What can be recognised; a plan may be told to leave some of them as messages."""
-COLLECTIVES = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
+COLLECTIVES = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast", "moments")
 """Those in which every rank along the axes takes part."""
 
 GATHERED = ("all_gather", "broadcast")

@@ -10,12 +10,16 @@ from functools import cached_property
 
 import numpy as np
 
+from dgraph.graph.node import Access
+from dgraph.ops.norm import summed_in
 from dgraph.plan.message import Messages
 from dgraph.plan.paint import corners, paint
 from dgraph.rect import Rect
 
 ONE_PHASE_NBYTES = 1 << 17
 """Sums whose terms have together so many bytes at most are made by every rank itself; of larger ones each makes a share."""
+MOST_SUMMED = 64
+"""Sums over more ranks are left to the communicator; the order of the terms is then its own."""
 IN_PLACE_NBYTES = 1 << 15
 """Where memory is shared, what a rank sends is read where it lies if it has more bytes than this, or is waited for at once; else
 it is packed beside, so that who wrote it need not wait for the readers."""
@@ -42,7 +46,7 @@ class Transfer:
     @property
     def sums_in_place(self) -> bool:
         """Whether the ranks of the group make one sum of one and the same rect, each in the memory that it wrote."""
-        return self.kind == "all_reduce"
+        return self.kind in ("all_reduce", "moments")
 
     @property
     def partners(self) -> frozenset[int]:
@@ -69,17 +73,35 @@ class Transfer:
 
 
 @dataclass(frozen=True, eq=False)
+class Merge:
+    """What is merged: the mean and the variance that each rank of a group has of its own elements, which are the moments of parts
+    that do not overlap. `nodes` find them; `ranks` are the group's, ascending, `pieces` what each has of the space; `running`: in
+    an evaluation they are those of the population, which one rank alone gives."""
+
+    nodes: tuple[str, str]
+    access: Access
+    ranks: tuple[int, ...]
+    pieces: tuple[tuple[Rect, ...], ...]
+    running: bool
+
+    def elements(self, rows: int) -> list[int]:
+        """How many elements each rank has behind one value, if there are so many samples."""
+        return [summed_in(self.access, own, rows) for own in self.pieces]
+
+
+@dataclass(frozen=True, eq=False)
 class Convoy:
     """Transfers of one kind that start together, behind the node at place `start` of the graph, and are waited for together, before
     the one at place `wait`; to each peer goes one message for all of them.
 
     From its start to its wait, the write and read buffers of these tensors belong to it: what was written stays as it is, for
-    others may read it in place; what is read may be brought up to date at any time.
+    others may read it in place; what is read may be brought up to date at any time. `merge`: its two tensors are moments.
     """
 
     transfers: tuple[Transfer, ...]
     start: int
     wait: int
+    merge: Merge | None = None
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -120,8 +142,8 @@ class Convoy:
         return sum(transfer.elements for transfer in self.transfers)
 
     def is_one_phase(self, itemsize: int) -> bool:
-        """Whether every rank makes the whole of a sum in place."""
-        return self.elements * len(self.group) * itemsize <= ONE_PHASE_NBYTES
+        """Whether every rank makes the whole of a sum in place. Moments are merged by every rank."""
+        return self.merge is not None or self.elements * len(self.group) * itemsize <= ONE_PHASE_NBYTES
 
     def is_read_in_place(self, itemsize: int) -> bool:
         """Whether, where memory is shared, others read this rank's elements where it wrote them."""

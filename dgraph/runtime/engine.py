@@ -268,7 +268,7 @@ class Engine:
                 self.store.view((number, rect)) if number is not None and rect else None for number, rect in pairs
             )
             parts.append(Part(transfer, write, read))
-        return bind_convoy(convoy, parts, self.communicator, self.window)
+        return bind_convoy(convoy, parts, self.communicator, self.window, self.moment)
 
     def _unwaited(self, steps: Sequence[Step]) -> list[Bound]:
         """Waits for what an evaluation starts and only a later node would wait for."""

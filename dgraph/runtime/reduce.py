@@ -3,7 +3,7 @@
 In: a convoy, its arrays, a communicator, perhaps a window. Out: `BoundConvoy`. Promise: terms are added in the order of the
 ranks, so the bits do not depend on whether they came by messages or were read in place.
 
-    one phase       every rank adds up the terms of all: small sums
+    one phase       every rank adds up the terms of all: small sums; or merges them: moments
     two phases      rank k adds up share k of all terms, then every rank takes the shares of the others
 
 A convoy of one tensor is summed where it lies; the tensors of a bucket are copied into one block, and back.
@@ -16,22 +16,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgraph.kernels.call import Action, Array
-from dgraph.plan.transfer import Convoy
+from dgraph.kernels.call import Action, Array, Moment
+from dgraph.plan.transfer import MOST_SUMMED, Convoy
 from dgraph.rect import share
 from dgraph.runtime.communicator import Communicator, Exchange, Message, both
 from dgraph.runtime.convoy import BoundConvoy, Part, Stage, Use
+from dgraph.runtime.merge import bind_merge
 from dgraph.runtime.pack import flat, memory_order, shaped
 from dgraph.runtime.sum import bind_copy, bind_sum
 from dgraph.runtime.window import READY, SUMMED, TAKEN, Window
 
-MOST_SUMMED = 64
-"""Sums over more ranks are left to the communicator; the order of the terms is then its own."""
 
-
-def bind_all_reduce(
-    convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None
-) -> BoundConvoy:
+def bind_all_reduce(convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None,
+                    moment: Moment) -> BoundConvoy:  # fmt: skip
     """The sum made ready. Collective over its ranks: made in the same order on all of them."""
     arrays = [part.read for part in parts if part.read is not None]
     if len(arrays) < len(parts):
@@ -41,7 +38,7 @@ def bind_all_reduce(
         block, packs, unpacks = _block(convoy, arrays)
         total = communicator.all_reduce(convoy.group, block, convoy.number)
         return BoundConvoy([Use(packs, [Stage(total, unpacks)])], nbytes)
-    ways = _Ways(convoy, communicator, window)
+    ways = _Ways(convoy, communicator, window, moment)
     uses = _one_phase(ways, arrays) if convoy.is_one_phase(arrays[0].itemsize) else _two_phases(ways, arrays)
     return BoundConvoy(uses, nbytes)
 
@@ -71,6 +68,7 @@ class _Ways:
     convoy: Convoy
     communicator: Communicator
     window: Window | None
+    moment: Moment
 
     @property
     def others(self) -> list[int]:
@@ -90,6 +88,14 @@ class _Ways:
         if self.window is not None:
             found |= {rank: self.window.sums(self.convoy, turn, rank) for rank in self.near}
         return [found[rank] for rank in self.convoy.group]
+
+    def together(self, out: Array, terms: list[Array]) -> list[Action]:
+        """Actions that set `out` to the sum of the terms, or to what they are merged to."""
+        merge = self.convoy.merge
+        if merge is None:
+            return bind_sum(out, terms)
+        half = out.size // 2
+        return bind_merge(merge, (out[:half], out[half:]), [(term[:half], term[half:]) for term in terms], self.moment)
 
     def exchange(self, what: int, sends: dict[int, Array], receives: dict[int, Array]) -> Exchange:
         """Messages with those far away, and a meeting with those nearby."""
@@ -120,7 +126,8 @@ def _one_phase(ways: _Ways, arrays: Sequence[Array]) -> list[Use]:
         if not alone:
             _, _, unpacks = _block(convoy, arrays, out)
         there = there or ways.exchange(READY, dict.fromkeys(ways.far, block), arrived)
-        stages = [Stage(there, [*bind_sum(out, ways.terms(turn, block, arrived)), *(() if alone else unpacks)])]
+        made = ways.together(out, ways.terms(turn, block, arrived))
+        stages = [Stage(there, [*made, *(() if alone else unpacks)])]
         if ways.near and ways.far:
             stages.append(Stage(ways.meeting(TAKEN), ()))
         uses.append(Use(packs, stages))

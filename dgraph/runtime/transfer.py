@@ -18,32 +18,34 @@ from functools import partial
 
 import numpy as np
 
-from dgraph.kernels.call import Action, Array
+from dgraph.kernels.call import Action, Array, Moment
 from dgraph.plan.kind import GATHERED
 from dgraph.plan.message import Messages
 from dgraph.plan.paint import corners, paint
-from dgraph.plan.transfer import Convoy
+from dgraph.plan.transfer import Convoy, Merge
 from dgraph.rect import Rect
 from dgraph.runtime.communicator import Communicator, Exchange, Message, both, parts_of
 from dgraph.runtime.convoy import BoundConvoy, Part, Stage, Use
+from dgraph.runtime.merge import bind_merge
 from dgraph.runtime.pack import Packed, among, packed
 from dgraph.runtime.reduce import bind_all_reduce
 from dgraph.runtime.sum import bind_copy, bind_sum
 from dgraph.runtime.window import READY, TAKEN, Window
 
+ALWAYS = Moment()
+"""Full batches of a training."""
 Sources = list[tuple[int, Rect, Array]]
 """What a rank receives of a tensor: from whom, which rect, the array that has it."""
 
 
-def bind_convoy(
-    convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None
-) -> BoundConvoy:
+def bind_convoy(convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None,
+                moment: Moment = ALWAYS) -> BoundConvoy:  # fmt: skip
     """A convoy made ready. Collective over its ranks: made in the same order on all of them."""
     if convoy.sums_in_place:
-        return bind_all_reduce(convoy, parts, communicator, window)
+        return bind_all_reduce(convoy, parts, communicator, window, moment)
     if convoy.kind in GATHERED and window is None:
         return _bind_gather(convoy, parts, communicator)
-    return _bind_pull(convoy, parts, communicator, window)
+    return _bind_pull(convoy, parts, communicator, window, moment)
 
 
 def _bind_gather(convoy: Convoy, parts: Sequence[Part], communicator: Communicator) -> BoundConvoy:
@@ -79,8 +81,10 @@ def _sent(parts: Sequence[Part]) -> int:
     return sum(part.transfer.sends.elements for part in parts) * _itemsize(parts)
 
 
-def _bind_pull(convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None) -> BoundConvoy:
+def _bind_pull(convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None,
+               moment: Moment) -> BoundConvoy:  # fmt: skip
     """Every reader takes what it needs."""
+    unpacking = _unpacking if convoy.merge is None else partial(_merging, convoy.merge, moment)
     near = window.ranks if window is not None else frozenset[int]()
     sends = [(among(part.transfer.sends, near, False), part.write) for part in parts]
     receives = [(among(part.transfer.receives, near, False), part.read) for part in parts]
@@ -92,14 +96,14 @@ def _bind_pull(convoy: Convoy, parts: Sequence[Part], communicator: Communicator
     packs = _packing(parts, [m for m, _ in sends], outgoing)
     arriving = [_sources(m, views) for (m, _), views in zip(receives, incoming.views, strict=True)]
     if window is None:
-        stage = Stage(messages, _unpacking(parts, arriving, communicator.rank))
+        stage = Stage(messages, unpacking(parts, arriving, communicator.rank))
         return BoundConvoy([Use(packs, [stage])], outgoing.nbytes)
     mine, theirs, meetings = _near(convoy, parts, window)
     there = both(messages, meetings[0])
     uses = []
     for turn in range(2):
         sources = [[*far, *theirs[turn][k]] for k, far in enumerate(arriving)]
-        stages = [Stage(there, _unpacking(parts, sources, communicator.rank))]
+        stages = [Stage(there, unpacking(parts, sources, communicator.rank))]
         uses.append(Use([*packs, *mine[turn]], [*stages, *(Stage(meeting, ()) for meeting in meetings[1:])]))
     return BoundConvoy(uses, _sent(parts))
 
@@ -172,6 +176,19 @@ def _packing(parts: Sequence[Part], sends: Sequence[Messages], blocks: Packed) -
 def _unpacking(parts: Sequence[Part], sources: Sequence[Sources], rank: int) -> list[Action]:
     """What brings the read rects up to date from what has arrived of each tensor."""
     return [action for part, found in zip(parts, sources, strict=True) for action in _reading(part, found, rank)]
+
+
+def _merging(merge: Merge, moment: Moment, parts: Sequence[Part], sources: Sequence[Sources],
+             rank: int) -> list[Action]:  # fmt: skip
+    """What merges the moments that have arrived with those that are here; all have one rect."""
+    mean, variance = (
+        {peer: view for peer, _, view in arrived} | ({} if part.write is None else {rank: part.write})
+        for part, arrived in zip(parts, sources, strict=True)
+    )
+    out, second = (part.read for part in parts)
+    if out is None or second is None:
+        return []
+    return bind_merge(merge, (out, second), [(mean[peer], variance[peer]) for peer in merge.ranks], moment)
 
 
 def _reading(part: Part, sources: Sources, rank: int) -> list[Action]:

@@ -64,7 +64,7 @@ def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "fl
         orders = memory_orders(graph, backend.kernels, dtype)
     placement = place_tensors(layout, plan, orders, itemsize)
     kept = late.gradients if demand.batches > 1 else frozenset()
-    by_node = {name: node_steps(layout, name, plan.rank, placement, dtype, kept) for name in graph.ops}
+    by_node = {name: node_steps(layout, name, plan, placement, dtype, kept) for name in graph.ops}
     rule = Rule(demand.overlap, demand.spread, itemsize)
     steps, forward = _with_transfers(layout, plan, by_node, placement, rule)
     if demand.evaluation:

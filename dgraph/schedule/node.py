@@ -13,14 +13,16 @@ from dgraph.graph.access import image
 from dgraph.graph.node import OpNode
 from dgraph.kernels.call import Call
 from dgraph.layout.assign import Layout, OpLayout
+from dgraph.plan.make import Plan
 from dgraph.rect import Rect
 from dgraph.schedule.buffer import Placement
 from dgraph.schedule.step import NOWHERE, Compute, Feed, Measure, Step, Update, Zero
 
 
-def node_steps(layout: Layout, name: str, rank: int, placement: Placement, dtype: str,
+def node_steps(layout: Layout, name: str, plan: Plan, placement: Placement, dtype: str,
                 kept: frozenset[str]) -> list[Step]:  # fmt: skip
     """`kept`: gradients that are added to what they hold already."""
+    rank = plan.rank
     op = layout.ops[name]
     node = op.node
     if node.kind == "forward" and not node.inputs:
@@ -34,7 +36,7 @@ def node_steps(layout: Layout, name: str, rank: int, placement: Placement, dtype
         return _measure_steps(layout, op, rank, placement)
     if node.op == "accuracy":
         return []
-    return _compute_steps(layout, op, rank, placement, dtype, kept)
+    return _compute_steps(layout, op, rank, placement, dtype, kept, name in plan.merged)
 
 
 def _feed_ports(layout: Layout, node: OpNode, rank: int, placement: Placement) -> dict[str, tuple[int, Rect]]:
@@ -114,7 +116,8 @@ def _covers(layout: Layout, name: str, port: str, pieces: Sequence[Rect], rect: 
 
 
 def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement, dtype: str,
-                   kept: frozenset[str]) -> list[Step]:  # fmt: skip
+                   kept: frozenset[str], merged: bool) -> list[Step]:  # fmt: skip
+    """`merged`: the node finds a statistic of the rank's own pieces."""
     node = op.node
     pieces = layout.pieces(node.name, rank)
     steps: list[Step] = _clears(layout, node, pieces, rank, placement)
@@ -122,7 +125,7 @@ def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement
         ports, accumulate = {}, set()
         for port, tensor in (*node.inputs, *node.outputs):
             written = (port, tensor) in node.outputs
-            entry = _port_place(layout, op, port, tensor, piece, rank, placement)
+            entry = _port_place(layout, op, port, tensor, piece, rank, placement, merged and port == "mean")
             if entry is None:
                 continue
             ports[port] = entry
@@ -131,19 +134,26 @@ def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement
         if not any(port in ports for port, _ in node.outputs):
             continue
         rects = {port: rect for port, (_, rect) in ports.items()}
-        gradient = node.kind == "gradient"
-        purpose = node.forward or node.name
         call = Call(
-            node.op, gradient, node.attributes, node.access, piece, rects, frozenset(accumulate), dtype, purpose
+            op=node.op,
+            gradient=node.kind == "gradient",
+            attributes=node.attributes,
+            access=node.access,
+            piece=piece,
+            rects=rects,
+            accumulate=frozenset(accumulate),
+            dtype=dtype,
+            purpose=node.forward or node.name,
+            among=pieces if merged else (),
         )
         steps.append(Compute(node.name, call, MappingProxyType(ports)))
     return steps
 
 
 def _port_place(layout: Layout, op: OpLayout, port: str, tensor: str, piece: Rect, rank: int,
-                placement: Placement) -> tuple[int, Rect] | None:  # fmt: skip
+                placement: Placement, own: bool) -> tuple[int, Rect] | None:  # fmt: skip
     """The buffer and rect of one port; None for edges of order, seeds, and results that do not count here. A piece that lies
-    wholly in the padding has operands with no elements, NOWHERE."""
+    wholly in the padding has operands with no elements, NOWHERE. `own`: what this rank itself wrote is read."""
     node, graph = op.node, layout.graph
     index, place = node.port_map(port), placement.places[tensor]
     written = (port, tensor) in node.outputs
@@ -151,7 +161,7 @@ def _port_place(layout: Layout, op: OpLayout, port: str, tensor: str, piece: Rec
         return None
     if written and not op.counts(port, layout.mesh.coordinates(rank)):
         return None
-    again = node.forward is not None and (node.forward, port) in graph.writers[tensor]
+    again = own or (node.forward is not None and (node.forward, port) in graph.writers[tensor])
     number = place.write if written or again else place.read
     rect = image(index, node.access.space, piece, graph.tensors[tensor].dim)
     return (NOWHERE, rect) if number is None or not rect else (number, rect)

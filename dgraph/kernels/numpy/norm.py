@@ -29,7 +29,7 @@ from dgraph.kernels.numpy.blockwise import (
     sums_of,
 )
 from dgraph.kernels.numpy.view import Operand
-from dgraph.ops.norm import summed
+from dgraph.ops.norm import summed, summed_in
 from dgraph.rect import Rect
 
 Operands = Mapping[str, Array]
@@ -53,22 +53,30 @@ def _add_to(call: Call, views: Operands, port: str, rule: Rule, reads: Sequence[
 
 
 def _of_present(call: Call, bind: Callable[[Rect, float], Action]) -> Action:
-    """`bind(piece, share)` for the part of the piece whose samples are there, and their share of the batch.
+    """`bind(piece, elements)` for the part of the piece whose samples are there, and how many elements are summed.
 
     Bound once for full batches, and for a partial one when it first comes: there are few sizes of them.
     """
-    whole = bind(call.piece, 1.0)
+    moment, extent, partly = call.moment, call.access.dims["input"][0], dict[int, Action]()
+    whole = bind(call.piece, elements(call, extent))
     if "N" not in call.attributes["over"]:
         return whole
-    moment, extent, partly = call.moment, call.access.dims["input"][0], dict[int, Action]()
 
     def act() -> None:
         rows = extent * moment.samples // moment.batch
         if rows < extent and rows not in partly:
-            partly[rows] = bind(_before(call, rows), rows / extent)
+            partly[rows] = bind(_before(call, rows), elements(call, rows))
         (whole if rows == extent else partly[rows])()
 
     return act
+
+
+def elements(call: Call, rows: int) -> float:
+    """How many elements stand behind one value of a statistic when so many samples are there: of the whole space, or of those
+    pieces that it is of."""
+    if call.among:
+        return summed_in(call.access, call.among, rows)
+    return summed(call.access) * (rows / call.access.dims["input"][0] if "N" in call.attributes["over"] else 1.0)
 
 
 def _before(call: Call, rows: int) -> Rect:
@@ -105,13 +113,13 @@ class Statistic(Indifferent):
         evaluate = partial(_take, running, arrays["output"], accumulate)
         return partial(_by_moment, call.moment, train, evaluate)
 
-    def _sum(self, call: Call, arrays: Mapping[str, Array], scratch: Array, piece: Rect, share: float) -> Action:
+    def _sum(self, call: Call, arrays: Mapping[str, Array], scratch: Array, piece: Rect, elements: float) -> Action:
         accumulate = "output" in call.accumulate
         if not piece:
             return partial(_take, None, arrays["output"], accumulate)
         views = _views(call, arrays, piece)
-        inputs, scale = [views[port] for port in self.reads], 1 / (summed(call.access) * share)
-        return sum_of(self.rule, inputs, views["output"], accumulate, scratch, scale)
+        inputs = [views[port] for port in self.reads]
+        return sum_of(self.rule, inputs, views["output"], accumulate, scratch, 1 / elements)
 
     def _is_first(self, call: Call) -> bool:
         """Whether the piece starts at the first value of every label that is summed."""
@@ -152,12 +160,12 @@ class StatisticGradient(Indifferent):
         """See `Kernel.bind`."""
         return _of_present(call, partial(self._spread, call, arrays, scratch))
 
-    def _spread(self, call: Call, arrays: Mapping[str, Array], scratch: Array, piece: Rect, share: float) -> Action:
+    def _spread(self, call: Call, arrays: Mapping[str, Array], scratch: Array, piece: Rect, elements: float) -> Action:
         steps: list[Step] = []
         if piece:
-            rule = partial(self.rule, self.factor / (summed(call.access) * share))
+            rule = partial(self.rule, self.factor / elements)
             steps.append(_add_to(call, _views(call, arrays, piece), "input.delta", rule, self.reads, scratch))
-        if share < 1 and "input.delta" not in call.accumulate:
+        if piece != call.piece and "input.delta" not in call.accumulate:
             delta = Operand.of(call, "input.delta", arrays["input.delta"]).view(_behind(call, piece))
             steps.append(partial(delta.fill, 0))
         return in_sequence(steps)

@@ -19,8 +19,11 @@ Arrays = Sequence[Mapping[str, Array]]
 
 
 def of_one_piece(calls: Sequence[Call]) -> bool:
-    """Whether all calls have one and the same piece, all of the space but for the channels, which may be cut."""
+    """Whether all calls have one and the same piece, all that is summed: all of the space but for the channels, which may be cut,
+    or what a statistic is of."""
     first = calls[0]
+    if first.among:
+        return all(call.among == (call.piece,) == (first.piece,) for call in calls)
     places = zip(first.space.labels, first.piece.bounds, first.space.extents, strict=True)
     whole = all(bounds == (0, extent) for label, bounds, extent in places if label != "c")
     return whole and all(call.piece == first.piece and call.space == first.space for call in calls)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from types import MappingProxyType
 
 import numpy as np
@@ -174,8 +173,8 @@ class Backward:
     def with_statistics(self) -> Action:
         """That with what goes by mean and variance, where samples are there."""
 
-        def bind(rows: int, share: float) -> Action:
-            return in_sequence([*self._steps, *self._complete(rows, share), *self._scaled(slice(rows, None))])
+        def bind(rows: int, elements: float) -> Action:
+            return in_sequence([*self._steps, *self._complete(rows, elements), *self._scaled(slice(rows, None))])
 
         return of_present(self._call, bind)
 
@@ -192,13 +191,11 @@ class Backward:
             )
         return steps
 
-    def _complete(self, rows: int, share: float) -> list[Step]:
-        """`input.delta = slope * (what passes + tilt * x) + level`, for the first samples, which have this share of the batch."""
+    def _complete(self, rows: int, elements: float) -> list[Step]:
+        """`input.delta = slope * (what passes + tilt * x) + level`, for the first samples, of which so many elements are summed."""
         views = matrices(*(operand[:rows] for operand in self._operands))
         if views is None:
             return []
-        dims = self._call.access.dims
-        elements = prod(dims["input"]) // prod(dims["mean"]) * share
         slope, tilt, level = views.row(), views.row(), views.row()
 
         def find() -> None:

@@ -23,7 +23,6 @@ from dgraph.kernels.numpy.block import Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent
 from dgraph.kernels.torch.channel import PART, TERMS, ColumnSums, Matrices, matrices, of_channels
 from dgraph.ops.label import dimension_labels
-from dgraph.ops.norm import summed
 
 Operands = Mapping[str, Array]
 _STATISTICS = torch.ops.aten.batch_norm_update_stats.out
@@ -40,18 +39,18 @@ def by_channel(call: Call) -> bool:
 
 
 def of_present(call: Call, bind: Callable[[int, float], Action]) -> Action:
-    """`bind(rows, share)` for the first rows of the piece, whose samples are there, and their share of the batch.
+    """`bind(rows, elements)` for the first rows of the piece, whose samples are there, and how many elements are summed.
 
     Bound once for full batches, and for a partial one when it first comes: there are few sizes of them.
     """
     moment, extent = call.moment, call.access.dims["input"][0]
     first, last = call.space.box(call.piece)["n"]
-    bound = {extent: bind(last - first, 1.0)}
+    bound = {extent: bind(last - first, norm.elements(call, extent))}
 
     def act() -> None:
         rows = extent * moment.samples // moment.batch
         if rows not in bound:
-            bound[rows] = bind(max(0, min(rows, last) - first), rows / extent)
+            bound[rows] = bind(max(0, min(rows, last) - first), norm.elements(call, rows))
         bound[rows]()
 
     return act
@@ -129,12 +128,12 @@ class Statistic(Indifferent):
         train = of_present(call, partial(self._of_rows, call, arrays))
         return unless_evaluated(call.moment, train, other) if "running" in call.rects else train
 
-    def _of_rows(self, call: Call, arrays: Operands, rows: int, share: float) -> Action:
-        output, elements, accumulate = of_channels(arrays["output"]), summed(call.access), "output" in call.accumulate
+    def _of_rows(self, call: Call, arrays: Operands, rows: int, elements: float) -> Action:
+        output, accumulate = of_channels(arrays["output"]), "output" in call.accumulate
         find = self._sum(arrays, matrices(arrays["input"][:rows]))
 
         def act() -> None:
-            value = find() / (elements * share)
+            value = find() / max(1, elements)
             np.copyto(output, value + output if accumulate else value, casting="same_kind")
 
         return act
@@ -175,7 +174,7 @@ def both(call: Call, mean: Operands, variance: Operands) -> Action | None:
         return None
     outputs = [of_channels(own["output"]) for own in (mean, variance)]
 
-    def bind(rows: int, share: float) -> Action:
+    def bind(rows: int, elements: float) -> Action:
         views = matrices(x[:rows])
         return partial(_find_both, None if views is None else Moments(views), outputs)
 
@@ -228,8 +227,8 @@ def taken_back(call: Call, arrays: Operands, variance: Array | None, mean: Array
     if matrices(delta, x) is None:
         return None
 
-    def bind(rows: int, share: float) -> Action:
-        views, elements = matrices(delta[:rows], x[:rows]), summed(call.access) * share
+    def bind(rows: int, elements: float) -> Action:
+        views = matrices(delta[:rows], x[:rows])
         rest = [] if accumulate or rows == len(delta) else [partial(delta[rows:].fill, 0)]
         if views is None:
             return in_sequence(rest)
