@@ -339,3 +339,22 @@ def test_orders():
     assert kernel.order(whole, "input") == (1, 2, 3, 0)
     assert kernel.order(whole, "filters") == (6, 7, 0, 1, 2, 3, 4, 5) == kernel.order(part, "filters")
     assert KERNELS["conv", True].order(call_of("conv grouped", True), "filters.delta") == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("case", ["conv", "conv_transpose"])
+def test_what_actions_keep_does_not_grow_with_the_number_of_blocks(case, monkeypatch):
+    kept = []
+    for rows in (48, 480):
+        attributes = {"channels": 8, "size": 3, "stride": 2, "padding": 1}
+        monkeypatch.setitem(CASES, "long", (case, (1, 64, rows, 48), attributes))
+        kept.append(0)
+        for gradient in (False, True):
+            call = call_of("long", gradient, dtype="float32")
+            kernel, (_, arrays) = KERNELS[call.op, gradient], bound(call, values_of(call))
+            scratch = aligned_bytes(kernel.workspace(call))
+            tracemalloc.start()
+            action = kernel.bind(call, arrays, scratch)
+            kept[-1] += tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+            assert callable(action)
+    assert kept[1] < 2 * kept[0]

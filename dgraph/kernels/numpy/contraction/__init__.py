@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from types import MappingProxyType
 
@@ -18,6 +19,7 @@ from dgraph.graph.access import Map
 from dgraph.kernels.call import Action, Array, Call, Kernel
 from dgraph.kernels.numpy.block import Step, aligned, in_sequence, with_buffers
 from dgraph.kernels.numpy.contraction.gather import gathered
+from dgraph.kernels.numpy.contraction.nest import Nest
 from dgraph.kernels.numpy.contraction.product import Product
 from dgraph.kernels.numpy.view import Operand
 
@@ -50,7 +52,10 @@ class Contraction:
             target, first, second = (Operand.of(call, port, arrays[port]) for port in ports)
             whole = Product(target, first, second, call.piece, ports[0] in call.accumulate).upright()
             for product in gathered(whole):
-                steps += product.steps(room)
+                if not product.accumulate and not product.is_assigned:
+                    steps.append(partial(product.target.array.fill, 0))
+                if product.is_there:
+                    steps.append(Nest.of(product, room).step())
         return with_buffers(in_sequence(steps), UFUNC_BUFFER)
 
     def order(self, call: Call, port: str) -> tuple[int, ...] | None:

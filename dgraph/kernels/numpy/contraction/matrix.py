@@ -1,21 +1,20 @@
 """Operands as matrices: where BLAS can read or write one as it lies, and how one is packed where it cannot.
 
-In: an operand, its labels in three groups. Out: `Matrix`: views [batch..., left, right] of its blocks; `Source`: one that is read
-block by block. Promise: whether a block is copied changes no bit of a product.
+In: an operand, its labels in three groups. Out: `Matrix`: views [batch..., left, right] of its blocks. Promise: whether
+a block is copied changes no bit of a product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from math import prod
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from dgraph.kernels.call import Array
-from dgraph.kernels.numpy.block import Step, aligned
+from dgraph.kernels.numpy.block import aligned
 from dgraph.kernels.numpy.view import Operand
 from dgraph.rect import Rect
 
@@ -118,35 +117,3 @@ def blas_strides(left: tuple[int, int], right: tuple[int, int], itemsize: int) -
     if (b == itemsize and a >= cols * itemsize) or (a == itemsize and b >= rows * itemsize):
         return a, b
     return None
-
-
-@dataclass
-class Source:
-    """A matrix that is read, block by block; `buffer` is None where every block is direct."""
-
-    matrix: Matrix
-    buffer: Array | None
-    box: Rect | None = None
-    array: Array | None = None
-
-    def load(self, block: Rect, steps: list[Step]) -> Array:
-        """The matrix of a block; adds the steps that pack it, unless the last block has left it there."""
-        operand = self.matrix.operand
-        box = operand.narrow(block)
-        if self.array is None or box != self.box:
-            self.box = box
-            if self.buffer is None:
-                self.array = self.matrix.direct(box)
-            else:
-                view, self.array = self.matrix.packed(self.buffer, box)
-                steps += pack(operand, box, view)
-        assert self.array is not None, "a block that is not direct has a buffer"
-        return self.array
-
-
-def pack(operand: Operand, box: Rect, view: Array) -> Iterator[Step]:
-    """The steps that copy a box of an operand into `view` (one axis a label), with zeros for what lies outside."""
-    for cell, inside in operand.cells(box):
-        yield from (partial(view[margin.slices(box.start)].fill, 0) for margin in cell.subtract(inside))
-        if inside:
-            yield partial(np.copyto, view[inside.slices(box.start)], operand.view(inside))

@@ -1,7 +1,7 @@
 """A sum of products over a box of labels as matrix products of blocks that fit a cache.
 
-In: three operands, a piece. Out: `Product`: the steps that do it. Promise: the sizes of blocks follow from the shapes alone unless
-scratch is short; nothing but blocks is copied.
+In: three operands, a piece. Out: `Product`: what is cut into which blocks, and what of them is packed. Promise: the sizes of blocks
+follow from the shapes alone unless scratch is short; nothing but blocks is copied.
 
 A product is `target[...] (+)= sum(first[...] * second[...])`. Its labels fall into four groups:
 
@@ -22,17 +22,13 @@ multiplied; sums over blocks of `inner` are made in scratch, and the result is c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import compress, product
 from math import prod
 
-import numpy as np
-
-from dgraph.kernels.call import Array
-from dgraph.kernels.numpy.block import Carver, Step, blocks
-from dgraph.kernels.numpy.contraction.matrix import Axes, Matrix, Sizes, Source
+from dgraph.kernels.numpy.contraction.matrix import Axes, Matrix, Sizes
 from dgraph.kernels.numpy.view import Operand
 from dgraph.rect import Rect
 
@@ -79,31 +75,10 @@ class Product:
             return replace(self, first=self.second, second=self.first, turned=True)
         return self
 
-    def steps(self, scratch: Array) -> list[Step]:
-        """All that is to be done, in order."""
-        steps: list[Step] = []
-        if not self.accumulate and not self.is_assigned:
-            steps.append(partial(self.target.array.fill, 0))
-        if not self.target.rect or not self.piece:
-            return steps
-        sizes = self._sizes(scratch.nbytes)
-        carver, dtype, (target, *sources) = Carver(scratch), self.target.array.dtype, self.matrices
-        result, term, *packs = (
-            carver.take((matrix.volume(sizes),), dtype) if needed else None
-            for matrix, needed in zip((target, *self.matrices), self._needed(sizes), strict=True)
-        )
-        first, second = (Source(matrix, buffer) for matrix, buffer in zip(sources, packs, strict=True))
-        for block in blocks(self.piece, self._whole_inner(sizes), self._loops):
-            view, out = (None, target.direct(block)) if result is None else target.packed(result, block, self.turned)
-            for k, part in enumerate(blocks(block, sizes, self._loops)):
-                left, right = first.load(part, steps), second.load(part, steps)
-                into = target.packed(term, block, self.turned)[1] if k and term is not None else out
-                steps.append(partial(np.matmul, left, right, out=into))
-                if k:
-                    steps.append(partial(np.add, out, into, out=out))
-            if view is not None:
-                steps += self._delivered(block, view)
-        return steps
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anything to be summed."""
+        return bool(self.target.rect) and bool(self.piece)
 
     @cached_property
     def is_assigned(self) -> bool:
@@ -139,19 +114,29 @@ class Product:
         )
 
     @property
-    def _loops(self) -> Axes:
+    def loops(self) -> Axes:
         """The axes, slowest loop first: sums run fastest. Within a group the slowest axis of memory does, along which a block
         shares most with the next where windows overlap."""
         g = self.groups
         return g.batch + g.cols[::-1] + g.rows + g.inner[::-1]
 
-    def _whole_inner(self, sizes: Sizes) -> Sizes:
-        inner = self.groups.inner
-        return [
-            whole if axis in inner else n for axis, (n, whole) in enumerate(zip(sizes, self.piece.size, strict=True))
-        ]
+    def reaches(self, axis: int) -> Callable[[int, int], bool]:
+        """Whether a span of the label of an axis stays inside all operands, with whatever values of the others."""
+        label, spans = self.labels[axis], self.target.space.box(self.piece)
+        reaching = []
+        for operand in (self.target, self.first, self.second):
+            for expression, (low, high) in zip(operand.index, operand.rect.bounds, strict=True):
+                start, stop = expression.bounds(spans)
+                if label in dict(expression.terms) and (start < low or stop > high):
+                    reaching.append((expression, low, high))
 
-    def _needed(self, sizes: Sizes) -> tuple[bool, bool, bool, bool]:
+        def inside(first: int, last: int) -> bool:
+            values = ((e.bounds(spans | {label: (first, last)}), low, high) for e, low, high in reaching)
+            return all(low <= start and stop <= high for (start, stop), low, high in values)
+
+        return inside
+
+    def needed(self, sizes: Sizes) -> tuple[bool, bool, bool, bool]:
         """Whether blocks of these sizes need a buffer for results, for the terms of their sums, for first and for second."""
         target, first, second = (self._is_direct(matrix, sizes) for matrix in self.matrices)
         cut = any(sizes[axis] < self.piece.size[axis] for axis in self.groups.inner)
@@ -166,7 +151,7 @@ class Product:
             matrix.direct(Rect.of(bounds)) is not None for bounds in product(*spans)
         )
 
-    def _sizes(self, limit: int) -> Sizes:
+    def sizes(self, limit: int) -> Sizes:
         """The sizes of blocks: as BLAS is fastest, as a cache holds what is unfolded, as buffers fit into `limit` bytes."""
         sizes, g, matrices = list(self.piece.size), self.groups, self.matrices
         if not all(matrix.operand.is_plain for matrix in matrices):
@@ -189,14 +174,7 @@ class Product:
 
     def _nbytes(self, sizes: Sizes) -> int:
         """Bytes of all buffers."""
-        return sum(m.nbytes(sizes) for m in compress((self.matrices[0], *self.matrices), self._needed(sizes)))
-
-    def _delivered(self, block: Rect, view: Array) -> Iterator[Step]:
-        """Takes the results of a block to the target."""
-        origin = self.target.narrow(block).start
-        for part, there in self.target.parts(block, once=True):
-            here = view[part.slices(origin)]
-            yield partial(np.copyto, there, here) if self.is_assigned else partial(np.add, there, here, out=there)
+        return sum(m.nbytes(sizes) for m in compress((self.matrices[0], *self.matrices), self.needed(sizes)))
 
 
 def volume(sizes: Sizes, axes: Axes) -> int:
