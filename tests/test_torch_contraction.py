@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dgraph.rect import Rect, share
@@ -15,7 +15,7 @@ from tests.chain import Chained
 from tests.test_kernels_contraction import CASES, call_of, done, interpreted, written
 
 pytest.importorskip("torch")
-from dgraph.kernels.torch import BACKENDS
+from dgraph.kernels.torch import BACKENDS, winograd
 
 CONVOLUTIONS = [name for name, case in CASES.items() if case[0] != "tiled"]
 WIDE = {
@@ -86,7 +86,11 @@ def test_only_one_gradient(case, left_out):
 @given(st.data())
 def test_pieces(data):
     """A piece of any place, whose windows lie partly, or wholly, in the padding."""
-    case, gradient = data.draw(st.sampled_from([*CONVOLUTIONS, *WIDE])), data.draw(st.booleans())
+    pieces_of(data, [*CONVOLUTIONS, *WIDE])
+
+
+def pieces_of(data, cases):
+    case, gradient = data.draw(st.sampled_from(cases)), data.draw(st.booleans())
     whole = call_of(case, gradient, dtype="float32")
     bounds = []
     for extent in whole.space.extents:
@@ -113,6 +117,69 @@ def test_pieces_add_up_to_the_whole():
             np.testing.assert_array_equal(total[port], wanted[port], port)
 
 
+TILED = {
+    "tiles": ("conv", (3, 2, 7, 6), {"channels": 3, "size": 3, "padding": 1}),
+    "tiles one sided": ("conv", (2, 2, 4, 5), {"channels": 2, "size": 3, "padding": [[0, 2], [2, 0]]}),
+    "tiles of padding": ("conv", (1, 2, 3, 2), {"channels": 2, "size": 3, "padding": 4}),
+    "tiles of rows": ("conv", (2, 3, 5, 4), {"channels": 2, "size": [1, 3], "padding": [[0, 1], [1, 1]]}),
+    "tiles 1d": ("conv", (2, 3, 9), {"channels": 2, "size": 3, "padding": 1}),
+    "tiles 3d": ("conv", (2, 2, 5, 4, 3), {"channels": 3, "size": 3, "padding": 1}),
+    "tiles of planes": ("conv", (1, 2, 2, 5, 4), {"channels": 3, "size": [3, 1, 3], "padding": [1, 0, 1]}),
+    "tiles transposed": ("conv_transpose", (2, 3, 5, 4), {"channels": 2, "size": 3, "padding": 1}),
+}
+
+
+@pytest.fixture(params=["one block", "many blocks"])
+def tiles(request, monkeypatch):
+    """Every sum that can be done in tiles is, in blocks of two tiles and of one row of filters, or all at once."""
+    monkeypatch.setattr(winograd, "GAIN", np.inf)
+    monkeypatch.setattr(plain, "CASES", CASES | TILED)
+    if request.param == "many blocks":
+        for name, value in {"BUDGET": 0, "LEAST": 2, "FILTERS": 0}.items():
+            monkeypatch.setattr(winograd, name, value)
+
+
+def tilings(call):
+    kernel = BACKENDS["float32"].kernels[call.op, call.gradient]
+    return [kernel._tiling(call, product) for product in kernel.products(call)]
+
+
+@pytest.mark.parametrize("lay", ["own", "plain", "gapped"])
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("case", TILED)
+def test_tiles(case, gradient, lay, tiles):
+    call = call_of(case, gradient, dtype="float32")
+    assert all(tilings(call))
+    exact(call, lay)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_tiles_of_pieces(tiles, data):
+    pieces_of(data, [*TILED])
+
+
+def test_only_what_tiles_can_do():
+    """Strides, gaps, groups and other sizes are the library's, and so are few channels and few places, where tiles do not pay."""
+    shapes = {"wide": (64, 24, 24), "few channels": (8, 24, 24), "few places": (512, 4, 4)}
+    three = {"size": 3, "padding": 1}
+    kinds = {
+        "three": {},
+        "strided": {"stride": 2},
+        "gaps": {"dilation": 2},
+        "grouped": {"groups": 2},
+        "five": {"size": 5},
+    }
+    chosen = set()
+    with pytest.MonkeyPatch.context() as patch:
+        for (shape, (c, *sizes)), (kind, more) in product(shapes.items(), kinds.items()):
+            patch.setattr(plain, "CASES", {"it": ("conv", (8, c, *sizes), {"channels": c, **three, **more})})
+            found = [*tilings(call_of("it", dtype="float32")), *tilings(call_of("it", True, dtype="float32"))]
+            chosen |= {(shape, kind)} if all(found) else set()
+            assert all(found) or not any(found)
+    assert chosen == {("wide", "three")}
+
+
 ENDED = {
     "narrow": ("conv", {"channels": 5, "size": 3, "padding": 1}, (2, 3, 5, 4), (2, 5, 5, 4)),
     "wide": ("conv", {"channels": 33, "size": 3, "stride": 2, "padding": [[0, 1], 1]}, (2, 4, 5, 4), (2, 33, 2, 2)),
@@ -122,9 +189,11 @@ ENDED = {
 }
 
 
+@pytest.mark.parametrize("gain", [0, np.inf], ids=["library", "tiles"])
 @pytest.mark.parametrize("function", ["", "relu", "tanh", "logistic"])
 @pytest.mark.parametrize("case", ENDED)
-def test_a_bias_and_a_nonlinearity_in_one_go(case, function):
+def test_a_bias_and_a_nonlinearity_in_one_go(case, function, gain, monkeypatch):
+    monkeypatch.setattr(winograd, "GAIN", gain)
     op, attributes, dim, result = ENDED[case]
     filters = (result[1], dim[1]) if op == "conv" else (dim[1], result[1])
     size = (attributes["size"],) * (len(dim) - 2)

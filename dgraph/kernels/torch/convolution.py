@@ -25,6 +25,8 @@ from dgraph.kernels.call import Action, Array, Call
 from dgraph.kernels.numpy.block import Carver, Step, aligned, in_sequence
 from dgraph.kernels.torch.geometry import Roles, Sizes, Windows, groups_of, parts_of, windows_of
 from dgraph.kernels.torch.memory import channels_last, is_channels_last, rows_of, tensor
+from dgraph.kernels.torch.winograd import Tiling, tiling_of
+from dgraph.kernels.torch.winograd_sum import Tiles
 
 CONVOLVE: Any = torch.ops.aten.convolution.default
 BACKWARD: Any = torch.ops.aten.convolution_backward.default
@@ -76,8 +78,12 @@ class Convolution:
             parts = [] if windows is None else list(parts_of(call, self.roles, product.ports, arrays))
             if len(parts) != 1 and not adds:
                 steps.append(partial(arrays[product.written].fill, 0))
+            tiling = self._tiling(call, product)
             for part in parts:
                 assert windows is not None
+                if tiling is not None:
+                    steps += self._tiled(product, tiling, _three(part, self.roles), adds, scratch, ending)
+                    continue
                 operands = Operands(windows, *_three(part, self.roles), adds or len(parts) > 1, ending)
                 steps += self._steps(product.target, operands, Carver(scratch))
         return in_sequence(steps)
@@ -108,7 +114,34 @@ class Convolution:
             return None
         return windows_of(call, self.roles, product.ports[self.roles.big])
 
+    def _tiling(self, call: Call, product: Product) -> Tiling | None:
+        """The tiles that take less time than the library's convolution, if there are."""
+        windows = self._windows(call, product)
+        if windows is None or "g" in call.space.labels:
+            return None
+        small, big = (call.rects[product.ports[name]].size for name in (self.roles.small, self.roles.big))
+        return tiling_of(windows, product.target == self.roles.big, small, big)
+
+    def _tiled(self, product: Product, tiling: Tiling, three: tuple[Array, Array, Array], adds: bool, scratch: Array,
+               ending: Ending | None) -> Sequence[Step]:  # fmt: skip
+        small, big, filters = three
+        tiles = Tiles(tiling, scratch, product.target == self.roles.filters)
+        if product.target == self.roles.filters:
+            return tiles.to_filters(big, small, filters, adds)
+        to_big = product.target == self.roles.big
+        source, result = (small, big) if to_big else (big, small)
+        bias = None if ending is None else tensor(ending.bias)
+        function = "" if ending is None else ending.function
+
+        def passing(part: Tensor) -> Sequence[Step]:
+            return [partial(FUNCTIONS[function], part, part)] if function else []
+
+        return tiles.to_result(source, filters, result, adds, to_big, bias, passing)
+
     def _workspace(self, call: Call, product: Product) -> int:
+        tiling = self._tiling(call, product)
+        if tiling is not None:
+            return tiling.workspace(product.target == self.roles.filters)
         windows = self._windows(call, product)
         if windows is None or windows.is_product:
             return 0
@@ -119,7 +152,7 @@ class Convolution:
 
     def _temporary(self, call: Call, product: Product) -> int:
         windows = self._windows(call, product)
-        if windows is None or windows.is_product:
+        if windows is None or windows.is_product or self._tiling(call, product) is not None:
             return 0
         rect = call.rects[product.written]
         filters = call.rects[product.ports[self.roles.filters]].volume
