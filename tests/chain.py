@@ -85,12 +85,24 @@ class Chained:
             kernel.bind(call, own, scratch_of(kernel.workspace(call)))()
         return found
 
-    def fused(self, fusion, place=np.array, times=1):
-        """The tensors that are not inner, after the fusion."""
+    def fused(self, fusion, place=np.array, times=1, over=None):
+        """The tensors that are not inner, after the fusion; `over`: a result and the operand in whose place it lies."""
         assert fusion.fits(self.chain)
         found = {name: array for name, array in self.arrays(place).items() if name not in self.inner}
+        if over is not None:
+            result, operand = (self.nodes[k][2][port] for k, port in over)
+            found[result] = found[operand]
         own = [{p: found[t] for p, t in ports.items() if t in found} for _, _, ports, _ in self.nodes]
         action = fusion.bind(self.chain, own, scratch_of(fusion.workspace(self.chain)))
         for _ in range(times):
             action()
         return found
+
+    def in_place(self, fusion, place=np.array):
+        """How often the fusion may write over an operand; whatever it then gives is what it gives otherwise."""
+        found, pairs = self.fused(fusion, place), fusion.overwrites(self.chain)
+        for over in pairs:
+            again = self.fused(fusion, place, over=over)
+            for name in found.keys() & self.results:
+                np.testing.assert_array_equal(again[name], found[name], err_msg=name)
+        return len(pairs)

@@ -107,7 +107,7 @@ def test_memory_that_serves_again_changes_no_bit(name, fused):
     if fused:
         ours, theirs = (replace(one, backend=backend(*CHAINS)) for one in (ours, theirs))
     for rank in range(ours.ranks):
-        assert not check_memory(ours.schedule(ours.plan(rank)), ours.graph, ours.config.train.accumulate)
+        assert not check_memory(ours.schedule(ours.plan(rank)), ours.graph, ours.backend, ours.config.train.accumulate)
         assert peak(ours, rank) < peak(theirs, rank)
     for (losses, values), (others, kept) in zip(outcome(ours, True), outcome(theirs, False), strict=True):
         np.testing.assert_array_equal(
@@ -129,7 +129,7 @@ def test_what_is_overwritten_too_early_is_found():
     first, second = (places[name].write for name in ("C1.convNL.output", "C2.conv.output"))
     offsets[second] = offsets[first]
     wrong = replace(schedule, placement=replace(schedule.placement, offsets=MappingProxyType(offsets)))
-    (finding,) = check_memory(wrong, made.graph)
+    (finding,) = check_memory(wrong, made.graph, made.backend)
     assert finding.rule == "memory"
     assert finding.ranks == (0,)
 

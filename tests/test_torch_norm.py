@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgraph.kernels.call import Moment
+from dgraph.kernels.call import InPlace, Moment
 from dgraph.rect import Rect
 from tests.chain import Chained
 from tests.problem import Problem
@@ -105,6 +105,8 @@ def compare(made, key, place, times=2):
     for name in found.keys() & made.results:
         bound = TOLERANCE[made.dtype] * max(1.0, np.abs(wanted[name]).max())
         np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=bound, err_msg=name)
+    if isinstance(FUSIONS[key], InPlace):
+        assert made.in_place(FUSIONS[key], PLACES[place])
 
 
 DIMS = [(4, 3, 5, 2), (3, 16, 8, 8), (5, 7), (2, 4, 3, 2, 4), (1, 1, 6)]

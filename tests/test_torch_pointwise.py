@@ -80,3 +80,4 @@ def test_a_nonlinearity_and_a_bias(key, place, added):
     wanted, found = made.one_by_one(), made.fused(FUSIONS[key], PLACES[place])
     for name in ("gb", "gx"):
         np.testing.assert_allclose(found[name], wanted[name], rtol=1e-12, atol=1e-12)
+    assert made.in_place(FUSIONS[key], PLACES[place])

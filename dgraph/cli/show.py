@@ -15,6 +15,7 @@ from dgraph.kernels.backend import Backend
 from dgraph.layout.dump import dump, dump_text
 from dgraph.ops import OPS
 from dgraph.program import Program, compile_config, plan_summary
+from dgraph.schedule.buffer import Placement
 from dgraph.schedule.step import Compute, Fused, Measure, Start, Step, Update, Wait, Zero
 
 STAGES = ("config", "graph", "layout", "plan", "schedule")
@@ -51,12 +52,23 @@ def _stage(program: Program, stage: str, rank: int) -> dict[str, object]:
     if stage == "plan":
         return _plan(program, rank)
     schedule = program.schedule(program.plan(rank))
-    lines = [_step(step, program.graph, program.backend) for step in schedule.steps]
+    lines = [_step(step, program.graph, program.backend) + _over(step, schedule.placement) for step in schedule.steps]
     print("\n".join(f"{k:4d}  {line}" for k, line in enumerate(lines)))
     print(f"peak {as_bytes(schedule.peak_nbytes)}: {len(schedule.placement.buffers)} buffers, "
           f"staging {as_bytes(schedule.staging_nbytes)}, optimizer {as_bytes(schedule.state_nbytes)}, "
           f"scratch {as_bytes(schedule.workspace_nbytes)}, the library's own {as_bytes(schedule.library_nbytes)}")  # fmt: skip
     return {"rank": rank, "steps": lines, "peak_nbytes": schedule.peak_nbytes}
+
+
+def _over(step: Step, placement: Placement) -> str:
+    """Which tensors it writes over which, that nobody needs any more."""
+    parts = step.parts if isinstance(step, Fused) else [step] if isinstance(step, Compute) else []
+    there = {number for part in parts for number, _ in part.ports.values()}
+    pairs = [(result, operand) for result, operand in placement.over.items() if {result, operand} <= there]
+    names = [
+        f"{placement.buffers[result].tensor} over {placement.buffers[operand].tensor}" for result, operand in pairs
+    ]
+    return f"  {', '.join(names)}" if names else ""
 
 
 def _plan(program: Program, rank: int) -> dict[str, object]:

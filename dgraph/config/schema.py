@@ -324,9 +324,11 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """`reuse`: whether memory serves again within a step when what was there is needed no more."""
+    """`reuse`: whether memory serves again within a step when what was there is needed no more; `in_place`: whether element-wise
+    results are written over operands that are needed no more."""
 
     reuse: bool = True
+    in_place: bool = True
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def read_device(tree: Tree, path: str) -> str:
 
 def read_memory(tree: Tree, path: str) -> MemoryConfig:
     """`{reuse: false}`."""
-    return MemoryConfig(**record(tree, path, {"reuse": Key(boolean, True)}))
+    return MemoryConfig(**record(tree, path, {"reuse": Key(boolean, True), "in_place": Key(boolean, True)}))
 
 
 def split_reader(axes: Axes) -> Reader[Splits]:

@@ -6,11 +6,11 @@ every op that has one at all, and gives the same numbers up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dgraph.kernels.call import Action, Array, Call, Fusion, Kernel, Moment
+from dgraph.kernels.call import Action, Array, Call, Fusion, InPlace, Kernel, Moment
 from dgraph.kernels.numpy import KERNELS
 from dgraph.kernels.numpy.update import Operands, Recipe, bind_exchange, bind_follow, bind_measure, bind_update
 
@@ -47,6 +47,10 @@ class Borrowed:
     def order(self, call: Call, port: str) -> tuple[int, ...] | None:
         """See `Kernel.order`."""
         return self.orders(call, port)
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return self.kernel.overwrites(call) if isinstance(self.kernel, InPlace) else ()
 
 
 @dataclass(frozen=True)

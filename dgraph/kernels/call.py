@@ -6,7 +6,7 @@ tensors, no arrays: so that work space can be counted by a plan that runs nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,6 +93,14 @@ class Allocating(Protocol):
 
     def temporary(self, work: Any) -> int:
         """Bytes that it holds at a time while it does a call (a chain), beside its scratch."""
+
+
+@runtime_checkable
+class InPlace(Protocol):
+    """A kernel, or a fusion, that may write a result over an operand: each element in the very place of the other's."""
+
+    def overwrites(self, work: Any) -> Collection[tuple[Any, Any]]:
+        """(result, operand) of a call whose arrays may be one and the same, one pair at a time: ports; of a chain (call, port)."""
 
 
 @dataclass(frozen=True)

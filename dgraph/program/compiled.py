@@ -80,6 +80,7 @@ class Program:
             shown=self.shown | reported(self.forward),
             fusion=config.fusion,
             reuse=config.memory.reuse,
+            in_place=config.memory.in_place,
             overlap=config.overlap,
             spread=spread,
         )
@@ -97,7 +98,9 @@ class Program:
         schedules = [self.schedule(plan) for plan in plans]
         findings += check_progress([postings(schedule) for schedule in schedules])
         batches = self.config.train.accumulate
-        findings += [finding for schedule in schedules for finding in check_memory(schedule, self.graph, batches)]
+        findings += [
+            finding for schedule in schedules for finding in check_memory(schedule, self.graph, self.backend, batches)
+        ]
         return findings, [schedule.peak_nbytes for schedule in schedules]
 
     def require_checked(self) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from dgraph.graph.node import Graph
 from dgraph.schedule.buffer import Placement
+from dgraph.schedule.inplace import Pair, chosen, joined
 from dgraph.schedule.lifetime import Life, lives_of
 from dgraph.schedule.step import Step
 from dgraph.schedule.touch import touch
@@ -63,10 +64,11 @@ Scratch = tuple[tuple[int, int], ...]
 
 
 def in_arena(placement: Placement, steps: Sequence[Step], workspaces: Sequence[int], graph: Graph,
-             kept: Collection[str], lasting: frozenset[str], reuse: bool) -> tuple[Placement, Scratch]:  # fmt: skip
+             kept: Collection[str], lasting: frozenset[str], reuse: bool,
+             permits: Sequence[frozenset[Pair]]) -> tuple[Placement, Scratch]:  # fmt: skip
     """The placement, with all buffers in one arena that are touched but neither last from run to run nor are read by neighbours;
     and the scratch, of so many bytes each, in the same. `kept` tensors last from batch to batch, `lasting` ones are looked at;
-    without `reuse`, nothing lies where something else was."""
+    without `reuse`, nothing lies where something else was; `permits` says of every step what it may write over what."""
     touches = [touch(step, graph, placement) for step in steps]
     shown = placement.numbers(lasting)
     shared = frozenset(number for number, buffer in enumerate(placement.buffers) if buffer.shared)
@@ -75,7 +77,9 @@ def in_arena(placement: Placement, steps: Sequence[Step], workspaces: Sequence[i
     there = placement.only(touched)
     nbytes = {number: placement.buffers[number].nbytes for number in sorted(touched - alone)}
     lives = lives_of(touches, nbytes, placement.numbers(kept) if reuse else nbytes.keys(), shown)
-    named: dict[tuple[str, int], Life] = {("buffer", number): life for number, life in lives.items()}
+    over = chosen(permits, lives)
+    homes, home = joined(lives, over)
+    named: dict[tuple[str, int], Life] = {("buffer", number): life for number, life in homes.items()}
     if reuse:
         named |= {("scratch", k): Life(k, k, size) for k, size in enumerate(workspaces) if size}
         offsets, total = arrange(named)
@@ -84,6 +88,6 @@ def in_arena(placement: Placement, steps: Sequence[Step], workspaces: Sequence[i
         named["scratch", 0] = Life(0, len(steps), max(workspaces))
         offsets, total = arrange(named)
         scratch = tuple((offsets["scratch", 0], size) for size in workspaces)
-    placed = {number: offsets["buffer", number] for number in lives}
-    there = replace(there, offsets=MappingProxyType(placed), arena_nbytes=total, lasting=lasting)
+    placed = MappingProxyType({number: offsets["buffer", home[number]] for number in lives})
+    there = replace(there, offsets=placed, over=MappingProxyType(over), arena_nbytes=total, lasting=lasting)
     return there, scratch

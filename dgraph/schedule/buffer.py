@@ -50,8 +50,8 @@ class Placement:
 
     `bare` are tensors of which this rank reads elements that no rank writes: they are zero, as gradients of what was cut off.
     `absent` are the numbers of buffers that nobody needs: they are in no memory. `offsets` are those of buffers that are needed for
-    a while only, in an arena of `arena_nbytes` bytes; others have memory of their own. `lasting` are tensors whose values stay
-    until something else is run.
+    a while only, in an arena of `arena_nbytes` bytes; others have memory of their own. `over` are buffers that lie in the place of
+    another, over which they are written. `lasting` are tensors whose values stay until something else is run.
     """
 
     buffers: tuple[Buffer, ...]
@@ -60,6 +60,7 @@ class Placement:
     absent: frozenset[int] = frozenset()
     offsets: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     arena_nbytes: int = 0
+    over: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     lasting: frozenset[str] = frozenset()
 
     @property

@@ -21,6 +21,7 @@ from dgraph.schedule.arena import in_arena
 from dgraph.schedule.buffer import Placement, memory_orders, place_tensors
 from dgraph.schedule.early import update_early, zero_late
 from dgraph.schedule.fuse import fuse
+from dgraph.schedule.inplace import permitted
 from dgraph.schedule.interior import Rule, arrange
 from dgraph.schedule.node import node_steps
 from dgraph.schedule.step import Compute, Feed, Fused, Measure, Schedule, Start, Step, Update, Wait, Zero
@@ -36,8 +37,9 @@ class Demand:
     `states`: arrays of a parameter's shape that the optimizer keeps for each, and the bytes of scratch of an update; `batches`: how
     many there are in a training step, whose gradients add up; `ahead`: how many batches there is room to read ahead; `shown`:
     tensors that are looked at behind a run; `fusion`: whether chains of ops may be done as one; `reuse`: whether memory serves
-    again when what was there is needed no more; `evaluation`: no more than the forward nodes; `overlap` and
-    `spread`: when computation is cut so that communication hides behind it (`dgraph.schedule.interior.Rule`).
+    again when what was there is needed no more; `in_place`: whether results may be written over operands; `evaluation`: no more
+    than the forward nodes; `overlap` and `spread`: when computation is cut so that communication hides behind it
+    (`dgraph.schedule.interior.Rule`).
     """
 
     states: int = 0
@@ -47,6 +49,7 @@ class Demand:
     shown: frozenset[str] = frozenset()
     fusion: bool = True
     reuse: bool = True
+    in_place: bool = True
     evaluation: bool = False
     overlap: bool | None = None
     spread: bool = False
@@ -77,7 +80,8 @@ def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "fl
     fed = [step for step in steps if isinstance(step, Feed)]
     updated = sum(step.target[1].volume for step in updates if not step.follows)
     workspaces = [*_workspaces(steps, backend, demand), demand.update_workspace if updates else 0]
-    placement, scratch = in_arena(placement, steps, workspaces, graph, kept, lasting, demand.reuse)
+    permits = [permitted(step, backend, placement) if demand.in_place else frozenset() for step in steps]
+    placement, scratch = in_arena(placement, steps, workspaces, graph, kept, lasting, demand.reuse, permits)
     return Schedule(
         rank=plan.rank,
         dtype=dtype,

@@ -1,8 +1,8 @@
 """Proof that nothing is overwritten while it is needed.
 
-In: a schedule. Out: findings. Promise: lifetimes are not asked: the steps are gone through in the orders in which they are run,
-with for every buffer whether it still holds what was written there. What a step reads must; what it writes spoils all that lies
-in the same memory.
+In: a schedule, a backend. Out: findings. Promise: lifetimes are not asked: the steps are gone through in the orders in which they
+are run, with for every buffer whether it still holds what was written there. What a step reads must; what it writes spoils all that
+lies in the same memory, which is nothing else that the step touches, unless its kernel may write it over that, place for place.
 
     batch of a step     first and last   |   first, in between, last   |   an evaluation
 """
@@ -15,17 +15,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgraph.graph.node import Graph
+from dgraph.kernels.backend import Backend
 from dgraph.plan.check import Finding
-from dgraph.schedule.step import Schedule, Wait
-from dgraph.schedule.touch import Touch, touch
+from dgraph.schedule.inplace import permitted
+from dgraph.schedule.step import Schedule, Step, Wait
+from dgraph.schedule.touch import EMPTY, Touch, touch
 from dgraph.schedule.turn import Turn
 
 
-def check_memory(schedule: Schedule, graph: Graph, batches: int = 1) -> list[Finding]:
+def check_memory(schedule: Schedule, graph: Graph, backend: Backend, batches: int = 1) -> list[Finding]:
     """The first step, if any, that finds something else than was written where it reads, in a training step of so many batches or
     an evaluation."""
     memory = _Memory.of(schedule)
     touches = [touch(step, graph, schedule.placement) for step in schedule.steps]
+    for step, now in zip(schedule.steps, touches, strict=True):
+        finding = _written_over(schedule, memory, step, now, backend)
+        if finding is not None:
+            return [finding]
     for order in _orders(schedule, batches):
         finding = _gone_through(schedule, memory, touches, order)
         if finding is not None:
@@ -72,6 +78,20 @@ class _Memory:
             for number, offset in placement.offsets.items()
         }
         return _Memory(beside, [within(*scratch) if scratch[1] else frozenset() for scratch in schedule.scratch])
+
+
+def _written_over(schedule: Schedule, memory: _Memory, step: Step, now: Touch, backend: Backend) -> Finding | None:
+    """The first result of a step, if any, that lies where something else is that the step touches, and must not."""
+    placement = schedule.placement
+    pairs = [(number, other) for number in sorted(now.writes) for other in memory.beside.get(number, EMPTY) & now.all]
+    allowed = permitted(step, backend, placement) if pairs else frozenset()
+    for number, other in pairs:
+        in_place = placement.offsets[number] == placement.offsets[other]
+        if not in_place or not allowed.intersection([(number, other), (other, number)]):
+            buffer = placement.buffers[number]
+            text = f"it is written over {placement.buffers[other].tensor}, which this node needs beside it"
+            return Finding("memory", step.node, buffer.rect, (schedule.rank,), f"{buffer.tensor}: {text}")
+    return None
 
 
 def _gone_through(

@@ -6,7 +6,7 @@ index alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -41,6 +41,10 @@ class Dropout(Indifferent):
                 steps += delivered(kept, arrays["output"][part], "output" in call.accumulate)
         return in_sequence(steps)
 
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return [("output", "input")]
+
 
 def _part_of(piece: Rect, part: tuple[slice, ...]) -> Rect:
     """The rect of a block of a piece, in global coordinates."""
@@ -74,6 +78,10 @@ class DropoutGradient(Indifferent):
         accumulate = "input.delta" in call.accumulate
         reads = (arrays["output.delta"], arrays["mask"])
         return assign_or_add(np.multiply, reads, arrays["input.delta"], accumulate, Carver(scratch))
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return [("input.delta", "output.delta"), ("input.delta", "mask")]
 
 
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(

@@ -6,7 +6,7 @@ are repeated where they lie, and their deltas are sums in float64.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -40,6 +40,18 @@ class Elementwise(Indifferent):
         output = Operand.of(call, "output", arrays["output"]).view(call.piece)
         return assign_or_add(self.rule, inputs, output, "output" in call.accumulate, Carver(scratch))
 
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`. What comes behind the first two is read when the result is begun."""
+        return [("output", port) for port in ("input0", "input1")]
+
+
+class AddGradient(RemapGradient):
+    """`input.delta = output.delta`: no copy where it lies."""
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return [(port, "output.delta") for port in call.rects if port != "output.delta"]
+
 
 @dataclass(frozen=True)
 class MultiplyGradient(Indifferent):
@@ -64,7 +76,7 @@ class MultiplyGradient(Indifferent):
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
     {
         ("add", False): Elementwise(total),
-        ("add", True): RemapGradient(),
+        ("add", True): AddGradient(),
         ("multiply", False): Elementwise(product),
         ("multiply", True): MultiplyGradient(),
         ("concat", False): Remap(),

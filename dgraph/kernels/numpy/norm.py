@@ -8,7 +8,7 @@ right; samples that a partial batch lacks have no part in a statistic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -248,6 +248,10 @@ class Normalize(_Normalizing):
         inputs = [views[port] for port in ("input", "mean", "factor", *ports)]
         return in_sequence([*steps, assign_or_add(rule, inputs, views["output"], "output" in call.accumulate, carver)])
 
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return [("output", "input")]
+
 
 def _normalize(scaled: bool, shifted: bool, x: Array, mean: Array, factor: Array, *others: Array) -> None:
     *given, out = others
@@ -277,6 +281,10 @@ class NormalizeGradient(_Normalizing):
         plain, centred = (carver.take(shape, call.dtype) for _ in range(2))
         return in_sequence([*steps, self._sums(call, views, (plain, centred), carver),
                             partial(_settle, call, arrays, numbers, plain, centred)])  # fmt: skip
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`: sums of a block come first."""
+        return [("input.delta", "output.delta")]
 
     def _sums(self, call: Call, views: Operands, found: tuple[Array, Array], carver: Carver) -> Action:
         """Finds the sums of the delta, and of its product with the distance from the mean; input.delta beside them."""

@@ -6,7 +6,7 @@ once over the operands, in blocks. Promise: blocks of scratch are all that is al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -24,12 +24,14 @@ MakeRule = Callable[[Attributes], Rule]
 
 @dataclass(frozen=True)
 class Pointwise(Indifferent):
-    """`target (+)= rule(reads)`, element by element; `spare` blocks are the rule's to work in."""
+    """`target (+)= rule(reads)`, element by element; `spare` blocks are the rule's to work in; `over` is an operand that it reads
+    no more once it writes."""
 
     make: MakeRule
     reads: tuple[str, ...]
     target: str
     spare: int = 0
+    over: str | None = None
 
     def workspace(self, call: Call) -> int:
         """See `Kernel.workspace`."""
@@ -40,6 +42,10 @@ class Pointwise(Indifferent):
         inputs, rule = [arrays[port] for port in self.reads], self.make(call.attributes)
         accumulate = self.target in call.accumulate
         return assign_or_add(rule, inputs, arrays[self.target], accumulate, Carver(scratch), self.spare)
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return [] if self.over is None else [(self.target, self.over)]
 
 
 def always(rule: Rule) -> MakeRule:
@@ -73,23 +79,22 @@ def logistic(x: Array, out: Array) -> None:
     np.reciprocal(out, out=out)
 
 
-def _logistic_gradient(y: Array, delta: Array, out: Array) -> None:
+def _logistic_gradient(y: Array, delta: Array, out: Array, a: Array) -> None:
     """delta * y * (1 - y)"""
-    np.subtract(1, y, out=out)
-    np.multiply(out, y, out=out)
-    np.multiply(out, delta, out=out)
+    np.subtract(1, y, out=a)
+    np.multiply(a, y, out=a)
+    np.multiply(a, delta, out=out)
 
 
 def _tanh(x: Array, out: Array) -> None:
     np.tanh(x, out=out)
 
 
-def _tanh_gradient(y: Array, delta: Array, out: Array) -> None:
+def _tanh_gradient(y: Array, delta: Array, out: Array, a: Array) -> None:
     """delta * (1 - y^2)"""
-    np.copyto(out, y)
-    np.multiply(out, out, out=out)
-    np.subtract(1, out, out=out)
-    np.multiply(out, delta, out=out)
+    np.multiply(y, y, out=a)
+    np.subtract(1, a, out=a)
+    np.multiply(a, delta, out=out)
 
 
 def relu(x: Array, out: Array, zero: Array) -> None:
@@ -98,24 +103,24 @@ def relu(x: Array, out: Array, zero: Array) -> None:
     np.maximum(x, zero, out=out)
 
 
-def _relu_gradient(y: Array, delta: Array, out: Array) -> None:
+def _relu_gradient(y: Array, delta: Array, out: Array, a: Array) -> None:
     """delta where y > 0, else 0"""
-    np.greater(y, 0, out=out)
-    np.multiply(out, delta, out=out)
+    np.greater(y, 0, out=a)
+    np.multiply(a, delta, out=out)
 
 
-def _leaky_relu(slope: float, x: Array, out: Array) -> None:
+def _leaky_relu(slope: float, x: Array, out: Array, a: Array) -> None:
     """x where x > 0, else slope * x: the larger of the two, or for slopes above 1 the smaller."""
-    np.multiply(x, slope, out=out)
-    (np.maximum if slope <= 1 else np.minimum)(x, out, out=out)
+    np.multiply(x, slope, out=a)
+    (np.maximum if slope <= 1 else np.minimum)(x, a, out=out)
 
 
-def _leaky_relu_gradient(slope: float, x: Array, delta: Array, out: Array) -> None:
+def _leaky_relu_gradient(slope: float, x: Array, delta: Array, out: Array, a: Array) -> None:
     """delta where x > 0, else slope * delta"""
-    np.greater(x, 0, out=out)
-    np.multiply(out, 1 - slope, out=out)
-    np.add(out, slope, out=out)
-    np.multiply(out, delta, out=out)
+    np.greater(x, 0, out=a)
+    np.multiply(a, 1 - slope, out=a)
+    np.add(a, slope, out=a)
+    np.multiply(a, delta, out=out)
 
 
 # --- affine
@@ -165,6 +170,10 @@ class Affine(Indifferent):
         """See `Kernel.bind`."""
         return _bind_affine(call, arrays, "input", "output", ("a", "b"), scratch)
 
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return [("output", "input")]
+
 
 @dataclass(frozen=True)
 class AffineGradient(Indifferent):
@@ -178,8 +187,6 @@ class AffineGradient(Indifferent):
         """See `Kernel.bind`."""
         delta = arrays["output.delta"]
         actions: list[Action] = []
-        if "input.delta" in call.rects:
-            actions.append(_bind_affine(call, arrays, "output.delta", "input.delta", ("a",), scratch))
         if "a.delta" in call.rects:
             factors = arrays["a.delta"]
             factors = factors.reshape((1,) * delta.ndim) if factors.size == 1 else factors
@@ -188,24 +195,35 @@ class AffineGradient(Indifferent):
         if "b.delta" in call.rects:
             accumulate = "b.delta" in call.accumulate
             actions.append(sum_of_product((delta,), arrays["b.delta"], accumulate, scratch))
+        # Last, as it may be written over what is summed.
+        if "input.delta" in call.rects:
+            actions.append(_bind_affine(call, arrays, "output.delta", "input.delta", ("a",), scratch))
         return in_sequence(actions)
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return [("input.delta", "output.delta")]
 
 
 def pair(name: str, forward: MakeRule, gradient: MakeRule, reads: tuple[str, ...],
-         spare: tuple[int, int] = (0, 0)) -> dict[tuple[str, bool], Kernel]:  # fmt: skip
+         spare: tuple[int, int] = (0, 0), over: bool = False) -> dict[tuple[str, bool], Kernel]:  # fmt: skip
     """The kernels of a nonlinearity: forward, and a gradient that reads the operands `reads` before the delta; with so many blocks
-    to work in."""
+    to work in. `over`: whether they may write over the input and the delta."""
     return {
-        (name, False): Pointwise(forward, ("input",), "output", spare[0]),
-        (name, True): Pointwise(gradient, (*reads, "output.delta"), "input.delta", spare[1]),
+        (name, False): Pointwise(forward, ("input",), "output", spare[0], "input" if over else None),
+        (name, True): Pointwise(
+            gradient, (*reads, "output.delta"), "input.delta", spare[1], "output.delta" if over else None
+        ),
     }
 
 
 KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
-    pair("identity", always(_identity), always(_identity), ())
-    | pair("logistic", always(logistic), always(_logistic_gradient), ("output",))
-    | pair("tanh", always(_tanh), always(_tanh_gradient), ("output",))
-    | pair("relu", always(relu), always(_relu_gradient), ("output",), (1, 0))
-    | pair("leaky_relu", given(_leaky_relu, "slope"), given(_leaky_relu_gradient, "slope"), ("input",))
+    pair("identity", always(_identity), always(_identity), (), over=True)
+    | pair("logistic", always(logistic), always(_logistic_gradient), ("output",), (0, 1), over=True)
+    | pair("tanh", always(_tanh), always(_tanh_gradient), ("output",), (0, 1), over=True)
+    | pair("relu", always(relu), always(_relu_gradient), ("output",), (1, 1), over=True)
+    | pair(
+        "leaky_relu", given(_leaky_relu, "slope"), given(_leaky_relu_gradient, "slope"), ("input",), (1, 1), over=True
+    )
     | {("affine", False): Affine(), ("affine", True): AffineGradient()}
 )

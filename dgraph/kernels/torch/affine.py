@@ -8,7 +8,7 @@ terms in float32, of the rest in float64; what spans other dimensions or lies ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -52,6 +52,10 @@ class Affine(Indifferent):
         if views is None:
             return OTHERS["affine", False].bind(call, arrays, scratch)
         return in_sequence(_steps(views, call, arrays, "output" in call.accumulate))
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return [("output", "input")]
 
 
 def _steps(views: Matrices, call: Call, arrays: Operands, accumulate: bool) -> list[Step]:
@@ -97,6 +101,10 @@ class AffineGradient(Indifferent):
             steps += _steps(views, call, without, "input.delta" in call.accumulate)
         return in_sequence(steps)
 
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`: sums come first."""
+        return [("input.delta", "output.delta")]
+
 
 @dataclass(frozen=True)
 class Gradient:
@@ -131,6 +139,10 @@ class Gradient:
         else:
             steps = [*passing, *sums.steps]
         return in_sequence([*steps, *_delivering(chain.calls[1], arrays[1], sums)])
+
+    def overwrites(self, chain: Chain) -> Collection[tuple[tuple[int, str], tuple[int, str]]]:
+        """See `InPlace.overwrites`."""
+        return [((1, "input.delta"), (0, "output.delta"))]
 
     def _passing(self, target: torch.Tensor, output: torch.Tensor, delta: torch.Tensor) -> Step:
         return partial(self.function, delta, output, *self.more, grad_input=target)

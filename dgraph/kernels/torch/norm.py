@@ -6,7 +6,7 @@ normalised otherwise, or lies otherwise in memory, is done by the NumPy kernel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -58,6 +58,10 @@ class Normalize(Indifferent):
         if steps is None:
             return norm.KERNELS["normalize", False].bind(call, arrays, scratch)
         return in_sequence(steps)
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`."""
+        return [("output", "input")]
 
 
 def normalizing(call: Call, arrays: Operands, output: Array, added: Array | None = None,
@@ -132,6 +136,10 @@ class NormalizeGradient(Indifferent):
         """See `Kernel.bind`."""
         found = Backward.of(call, arrays)
         return norm.KERNELS["normalize", True].bind(call, arrays, scratch) if found is None else found.alone()
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`: the delta of the input is made behind all sums."""
+        return [("input.delta", "output.delta")]
 
 
 class Backward:

@@ -12,7 +12,7 @@ are there; what a chain does not fuse (a batch that lacks samples, operands that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -180,6 +180,10 @@ class Gradient:
         if found is None or (self.statistics and not same_memory(*(own["input"] for own in full[at : at + 2]))):
             return one_by_one(chain, full, _KERNELS, scratch)
         return found.with_statistics() if self.statistics else found.alone()
+
+    def overwrites(self, chain: Chain) -> Collection[tuple[tuple[int, str], tuple[int, str]]]:
+        """See `InPlace.overwrites`: what comes in is read for the last time when it passes the gate."""
+        return [((len(self.before), "input.delta"), (0, "output.delta"))]
 
     def _gate(self, chain: Chain, full: Arrays, delta: Array) -> Gate:
         """Where what passes the relu goes: to the result of relu.grad, or to that of add.grad which nobody else reads."""

@@ -6,7 +6,7 @@ lies so that the library is slow, and ops for which NumPy is as fast (the hyperb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -53,6 +53,10 @@ class Pointwise(Indifferent):
             steps.append(assign(block, [torch.from_numpy(array[part]) for array in inputs]))
             steps.append(partial(torch.from_numpy(target[part]).add_, block))
         return in_sequence(steps)
+
+    def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
+        """See `InPlace.overwrites`: the library's functions go element by element."""
+        return [(self.target, self.reads[-1])]
 
 
 def _given(function: Callable[..., Any], *keys: str) -> Callable[[Attributes, np.dtype[Any]], Assign]:
