@@ -3,9 +3,9 @@
 In: calls of conv and conv_transpose in float32. Out: `Convolution`, the kernel. Promise: any piece of any layout, with the padding
 that it has on each side; nothing is done for a delta that nobody wants.
 
-A sum over places alone (size 1, stride 1) is a matrix product straight into the result, by NumPy's BLAS. What is padded otherwise
-than the same on both sides is copied into scratch with its zeros around it. What the library gives in an array of its own is
-copied, or added, to where it belongs.
+A sum over places alone (size 1) is a matrix product straight into the result, by NumPy's BLAS; with a stride, the places that have
+a window go through scratch. What is padded otherwise than the same on both sides is copied into scratch with its zeros around it.
+What the library gives in an array of its own is copied, or added, to where it belongs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dgraph.kernels.torch.geometry import Roles, Sizes, Windows, groups_of, part
 from dgraph.kernels.torch.memory import channels_last, is_channels_last, rows_of, tensor
 from dgraph.kernels.torch.winograd import Tiling, tiling_of
 from dgraph.kernels.torch.winograd_sum import Tiles
+from dgraph.rect import Rect
 
 CONVOLVE: Any = torch.ops.aten.convolution.default
 BACKWARD: Any = torch.ops.aten.convolution_backward.default
@@ -143,8 +144,11 @@ class Convolution:
         if tiling is not None:
             return tiling.workspace(product.target == self.roles.filters)
         windows = self._windows(call, product)
-        if windows is None or windows.is_product:
+        if windows is None:
             return 0
+        if windows.is_product:
+            small, big = (call.rects[product.ports[name]] for name in (self.roles.small, self.roles.big))
+            return _places_nbytes(small, big) if windows.leaves_gaps else 0
         filters, written = (call.rects[product.ports[name]].volume for name in (self.roles.filters, product.target))
         turned = filters * ITEMSIZE if _turns(windows, product.target == self.roles.big, filters, written) else 0
         rect = call.rects[product.ports[self.roles.big]]
@@ -181,6 +185,11 @@ def padded(windows: Windows, size: Sizes) -> Sizes:
     margins = [a + b for a, b in zip(windows.before, windows.after, strict=True)]
     spatial = (1,) * (len(margins) - len(size) + 2) + tuple(size[2:])
     return (*size[:2], *(n + more for n, more in zip(spatial, margins, strict=True)))
+
+
+def _places_nbytes(small: Rect, big: Rect) -> int:
+    """Bytes of the places of big that have a window."""
+    return aligned(small.volume // small.size[1] * big.size[1] * ITEMSIZE)
 
 
 def _turns(windows: Windows, to_big: bool, filters: int, written: int) -> bool:
@@ -237,19 +246,20 @@ class Operands:
 
     def to_small(self, carver: Carver) -> Sequence[Step]:
         """small (+)= the sum of big over windows, times filters."""
-        found = self._matrices()
+        found = self._matrices(carver)
         if found is not None:
-            small, big, filters = found
-            return [_multiply(small, big, filters.T, self.adds), *self._ended(self.small)]
+            small, big, filters, room = found
+            return [*self._gathered(room), _multiply(small, big, filters.T, self.adds), *self._ended(self.small)]
         source, steps = self._source(carver)
         return [*steps, *self._convolve(self.small, source, self.filters, self.windows.padding)]
 
     def to_big(self, carver: Carver) -> Sequence[Step]:
         """big (+)= small, times filters, at the places of its windows."""
-        found = self._matrices()
+        found = self._matrices(carver)
         if found is not None:
-            small, big, filters = found
-            return [_multiply(big, small, filters, self.adds), *self._ended(self.big)]
+            small, big, filters, room = found
+            multiply = _multiply(big, small, filters, self.adds and room is None)
+            return [multiply, *self._scattered(room), *self._ended(self.big)]
         w = self.windows
         if _turns(w, True, self.filters.size, self.big.size) and _takes(self.big):
             turned = self.filters[(slice(None), slice(None), *(slice(None, None, -1),) * len(w.size))].swapaxes(0, 1)
@@ -263,10 +273,10 @@ class Operands:
 
     def to_filters(self, carver: Carver) -> Sequence[Step]:
         """filters (+)= the sum of small times big over all places."""
-        found = self._matrices()
+        found = self._matrices(carver)
         if found is not None:
-            small, big, filters = found
-            return [_multiply(filters, small.T, big, self.adds)]
+            small, big, filters, room = found
+            return [*self._gathered(room), _multiply(filters, small.T, big, self.adds)]
         source, steps = self._source(carver)
         operands = [tensor(array) for array in (self.small, source, self.filters)]
         call = partial(BACKWARD, *operands, None, *self._numbers, [False, True, False])
@@ -305,12 +315,37 @@ class Operands:
         w = self.windows
         return list(w.stride), list(w.padding), list(w.dilation), False, [0] * len(w.size), w.groups
 
-    def _matrices(self) -> tuple[Array, Array, Array] | None:
-        """small and big [places, channels] and filters [a, b], where the sum is a product of such and BLAS can read them."""
+    def _matrices(self, carver: Carver) -> tuple[Array, Array, Array, Array | None] | None:
+        """small and big [places, channels] and filters [a, b], where the sum is a product of such and BLAS can read them; and
+        scratch for the places of big that have a window, if not all have one: then its matrix is of that."""
         if not self.windows.is_product:
             return None
-        small, big, filters = (rows_of(array) for array in (self.small, self.big, self.filters))
-        return None if small is None or big is None or filters is None else (small, big, filters)
+        room = None
+        if self.windows.leaves_gaps:
+            size = (*self.small.shape[:1], self.big.shape[1], *self.small.shape[2:])
+            room = carver.take_ordered(size, channels_last(len(size)), self.big.dtype)
+        small, filters = rows_of(self.small), rows_of(self.filters)
+        big = rows_of(self.big if room is None else room)
+        return None if small is None or big is None or filters is None else (small, big, filters, room)
+
+    @property
+    def _places(self) -> Array:
+        """Those of big that have a window."""
+        apart = tuple(slice(None, None, step) for step in self.windows.stride)
+        return self.big[(slice(None), slice(None), *apart)]
+
+    def _gathered(self, room: Array | None) -> list[Step]:
+        """Takes places of big into scratch."""
+        return [] if room is None else [partial(np.copyto, room, self._places)]
+
+    def _scattered(self, room: Array | None) -> list[Step]:
+        """Takes, or adds, what is in scratch to its places in big."""
+        if room is None:
+            return []
+        places = self._places
+        if self.adds:
+            return [partial(np.add, places, room, out=places)]
+        return [partial(self.big.fill, 0), partial(np.copyto, places, room)]
 
     def _room(self, carver: Carver) -> Array:
         """Scratch for big with its padding."""

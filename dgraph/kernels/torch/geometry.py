@@ -60,8 +60,13 @@ class Windows:
 
     @property
     def is_product(self) -> bool:
-        """Whether every window is one place and every place has one: then the sum is a matrix product."""
-        return {*self.size, *self.stride} == {1} and not any((*self.before, *self.after)) and self.groups == 1
+        """Whether every window is one place: then the sum is a matrix product."""
+        return {*self.size} == {1} and not any((*self.before, *self.after)) and self.groups == 1
+
+    @property
+    def leaves_gaps(self) -> bool:
+        """Whether there are places between the first of one window and that of the next."""
+        return {*self.stride} != {1}
 
 
 def windows_of(call: Call, roles: Roles, big: str) -> Windows:
