@@ -6,7 +6,7 @@ normalised otherwise, or lies otherwise in memory, is done by the NumPy kernel.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from dgraph.kernels.call import Action, Array, Call, Kernel
 from dgraph.kernels.numpy import norm
 from dgraph.kernels.numpy.block import Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent
-from dgraph.kernels.torch.channel import BLOCK, PART, Matrices, matrices, of_channels
+from dgraph.kernels.torch.channel import BLOCK, PART, Matrices, Row, Tensors, matrices, of_channels
 from dgraph.kernels.torch.statistic import Line, Operands, by_channel, of_present
 
 _GRADIENT = torch.ops.aten.native_batch_norm_backward.default
@@ -155,13 +155,18 @@ class Backward:
         self._numbers = Numbers(call, arrays)
         home = arrays["output.delta"] if gate is None else gate.home
         self._operands = (home, arrays["input"], arrays["input.delta"])
-        parts = views.blocks(BLOCK)
-        self._sums = ChannelSums(views, len(parts))
-        self._steps: list[Step] = [self._begin]
-        # The last block, which was written last, comes first; the first is in the cache still when the second pass begins with it.
-        for k, block in reversed(list(enumerate(parts))):
-            self._steps += [*self._passing(*block), self._sums.of_block(k, block[0], block[1])]
-        self._steps.append(self._end)
+        self._views, self._parts = views, views.blocks(BLOCK)
+        self._sums = ChannelSums(views, len(self._parts))
+
+    def _first_pass(self, behind: Callable[[Tensors], list[Step]] = lambda block: []) -> list[Step]:
+        """What passes the gate and its sums, and what is done `behind` them while a block is in the cache.
+
+        The last block, which was written last, comes first; the first is in the cache still when a second pass begins with it.
+        """
+        steps: list[Step] = [self._begin]
+        for k, block in reversed(list(enumerate(self._parts))):
+            steps += [*self._passing(*block), self._sums.of_block(k, block[0], block[1]), *behind(block)]
+        return [*steps, self._end]
 
     @staticmethod
     def of(call: Call, arrays: Operands, gate: Gate | None = None) -> Backward | None:
@@ -176,13 +181,19 @@ class Backward:
 
     def alone(self) -> Action:
         """The gradient of the normalisation alone."""
-        return in_sequence([*self._steps, *self._scaled(slice(None))])
+        row, added = self._views.row(), "input.delta" in self._call.accumulate
+
+        def scale(block: Tensors) -> list[Step]:
+            return [_scaling(block[0], block[2], row, added)]
+
+        first, *rest = self._first_pass(scale)
+        return in_sequence([first, lambda: row.set(self._numbers.slope), *rest])
 
     def with_statistics(self) -> Action:
         """That with what goes by mean and variance, where samples are there."""
 
         def bind(rows: int, elements: float) -> Action:
-            return in_sequence([*self._steps, *self._complete(rows, elements), *self._scaled(slice(rows, None))])
+            return in_sequence([*self._first_pass(), *self._complete(rows, elements), *self._scaled(slice(rows, None))])
 
         return of_present(self._call, bind)
 
@@ -193,11 +204,7 @@ class Backward:
             return []
         row, added = views.row(), "input.delta" in self._call.accumulate
         steps: list[Step] = [lambda: row.set(self._numbers.slope)]
-        for home, _, delta in views.blocks(BLOCK):
-            steps.append(
-                partial(delta.addcmul_, home, row.tensor) if added else partial(torch.mul, home, row.tensor, out=delta)
-            )
-        return steps
+        return [*steps, *(_scaling(home, delta, row, added) for home, _, delta in views.blocks(BLOCK))]
 
     def _complete(self, rows: int, elements: float) -> list[Step]:
         """`input.delta = slope * (what passes + tilt * x) + level`, for the first samples, of which so many elements are summed."""
@@ -245,6 +252,11 @@ class Backward:
         if port in self._arrays:
             target = of_channels(self._arrays[port])
             np.copyto(target, value + target if port in self._call.accumulate else value, casting="same_kind")
+
+
+def _scaling(home: torch.Tensor, delta: torch.Tensor, slope: Row, added: bool) -> Step:
+    """`delta (+)= slope * home`"""
+    return partial(delta.addcmul_, home, slope.tensor) if added else partial(torch.mul, home, slope.tensor, out=delta)
 
 
 KERNELS: Mapping[Key, Kernel] = MappingProxyType(
