@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dgraph.cli.main import main
+from dgraph.cli.profile import briefly
 from dgraph.config import parse_config
 from dgraph.profile import profile
 from dgraph.profile.roof import Roof
@@ -75,3 +76,19 @@ def test_the_command(tmp_path, capsys):
     assert out[0].startswith("conv: ")
     assert "nodes, the first 2 of " in "\n".join(out)
     assert json.loads(timeline.read_text())["traceEvents"]
+
+
+@pytest.mark.parametrize(
+    ("chain", "mark", "brief"),
+    [
+        ("relu gradient + add gradient", " ", "(relu + add) gradient"),
+        ("a.sum.relu.grad + a.sum.add.grad + a.two.normalize.grad", ".", "a.(sum.relu + sum.add + two.normalize).grad"),
+        ("a.conv + a.mean", ".", "a.(conv + mean)"),
+        ("mean + variance", " ", "mean + variance"),
+        ("a.conv.grad", ".", "a.conv.grad"),
+        ("a.b + a.b.c", ".", "a.(b + b.c)"),
+        ("conv + conv", " ", "conv + conv"),
+    ],
+)
+def test_names_of_a_chain_are_brief(chain, mark, brief):
+    assert briefly(chain, mark) == brief

@@ -59,13 +59,26 @@ def _say(found: Profile, top: int) -> None:
         [_rank(entry) for entry in result["per_rank"]],
     )
     columns = ["ms", "of step", "GFLOP/s", "GB/s", "of roof", "max/mean"]
-    table("kinds", ["kind", *columns], [[entry["kind"], *_rates(entry)] for entry in kinds])
+    table("kinds", ["kind", *columns], [[briefly(entry["kind"], " "), *_rates(entry)] for entry in kinds])
     title = "nodes" if len(nodes) <= top else f"nodes, the first {top} of {len(nodes)} (--top shows more)"
-    shown = [[entry["node"], entry["kind"], *_rates(entry)] for entry in nodes[:top]]
+    shown = [[briefly(entry["node"], "."), briefly(entry["kind"], " "), *_rates(entry)] for entry in nodes[:top]]
     table(title, ["node", "kind", *columns], shown)
     if transfers:
         title = "transfers" if len(transfers) <= top else f"transfers, the first {top} of {len(transfers)}"
         table(title, ["transfer", "ms", "waiting ms", "hidden ms", "sent"], [_transfer(t) for t in transfers[:top]])
+
+
+def briefly(chain: str, mark: str) -> str:
+    """The nodes, or kinds, of a chain, with what all of them begin or end with written once: `a.relu.grad + a.add.grad` is
+    `a.(relu + add).grad`. Words end at marks."""
+    names = [name.split(mark) for name in chain.split(" + ")]
+    if len(names) < 2:
+        return chain
+    least = min(map(len, names)) - 1
+    first = next((k for k in range(least) if len({name[k] for name in names}) > 1), least)
+    last = next((k for k in range(least - first) if len({name[-1 - k] for name in names}) > 1), least - first)
+    inner = " + ".join(mark.join(name[first : len(name) - last]) for name in names)
+    return mark.join([*names[0][:first], f"({inner})" if first or last else inner, *names[0][len(names[0]) - last :]])
 
 
 def _ms(seconds: float) -> str:
