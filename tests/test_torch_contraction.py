@@ -160,8 +160,9 @@ def test_tiles_of_pieces(tiles, data):
 
 
 def test_only_what_tiles_can_do():
-    """Strides, gaps, groups and other sizes are the library's, and so are few channels and few places, where tiles do not pay."""
-    shapes = {"wide": (64, 24, 24), "few channels": (8, 24, 24), "few places": (512, 4, 4)}
+    """Strides, gaps, groups and other sizes are the library's, and so are few channels and few places, where tiles do not pay (few
+    places do for filters, which the library takes long to sort)."""
+    shapes = {"wide": (128, 24, 24), "few channels": (8, 24, 24), "few places": (512, 4, 4)}
     three = {"size": 3, "padding": 1}
     kinds = {
         "three": {},
@@ -170,14 +171,16 @@ def test_only_what_tiles_can_do():
         "grouped": {"groups": 2},
         "five": {"size": 5},
     }
-    chosen = set()
+    chosen = {}
     with pytest.MonkeyPatch.context() as patch:
         for (shape, (c, *sizes)), (kind, more) in product(shapes.items(), kinds.items()):
             patch.setattr(plain, "CASES", {"it": ("conv", (8, c, *sizes), {"channels": c, **three, **more})})
-            found = [*tilings(call_of("it", dtype="float32")), *tilings(call_of("it", True, dtype="float32"))]
-            chosen |= {(shape, kind)} if all(found) else set()
-            assert all(found) or not any(found)
-    assert chosen == {("wide", "three")}
+            found = [
+                tiling for gradient in (False, True) for tiling in tilings(call_of("it", gradient, dtype="float32"))
+            ]
+            chosen[shape, kind] = [tiling is not None for tiling in found]
+    wanted = {("wide", "three"): [True, True, True], ("few places", "three"): [False, True, False]}
+    assert {case: found for case, found in chosen.items() if any(found)} == wanted
 
 
 ENDED = {

@@ -35,8 +35,6 @@ ONTO: Any = (
     torch.ops.mkldnn._convolution_pointwise_.binary if hasattr(torch.ops.mkldnn, "_convolution_pointwise_") else None
 )
 """Adds a convolution to what is there, without a copy of its own; not in every build."""
-WIDE = 32
-"""Channels of a result from which on adding to it is as fast as assigning (oneDNN 3.12, AVX-512)."""
 ITEMSIZE = 4
 
 
@@ -121,7 +119,8 @@ class Convolution:
         if windows is None or "g" in call.space.labels:
             return None
         small, big = (call.rects[product.ports[name]].size for name in (self.roles.small, self.roles.big))
-        return tiling_of(windows, product.target == self.roles.big, small, big)
+        target = {self.roles.small: "small", self.roles.big: "big"}.get(product.target, "filters")
+        return tiling_of(windows, target, small, big)
 
     def _tiled(self, product: Product, tiling: Tiling, three: tuple[Array, Array, Array], adds: bool, scratch: Array,
                ending: Ending | None) -> Sequence[Step]:  # fmt: skip
@@ -160,8 +159,7 @@ class Convolution:
             return 0
         rect = call.rects[product.written]
         filters = call.rects[product.ports[self.roles.filters]].volume
-        onto = rect.size[1] >= WIDE and ONTO is not None
-        if onto and (
+        if ONTO is not None and (
             product.target == self.roles.small
             or _turns(windows, product.target == self.roles.big, filters, rect.volume)
         ):
@@ -193,9 +191,9 @@ def _places_nbytes(small: Rect, big: Rect) -> int:
 
 
 def _turns(windows: Windows, to_big: bool, filters: int, written: int) -> bool:
-    """Whether a sum for big is done as one for small, with filters turned round: of stride 1 it can be, and in two dimensions it is
-    as fast, if filters are not the larger part of the work."""
-    plain = {*windows.stride} == {1} and windows.groups == 1 and len(windows.size) == 2 and windows.is_even
+    """Whether a sum for big is done as one for small, with filters turned round: of stride 1 it can be, and is as fast if filters
+    are not the larger part of the work."""
+    plain = {*windows.stride} == {1} and windows.groups == 1 and windows.is_even
     return to_big and plain and filters <= written
 
 
@@ -373,8 +371,8 @@ class Operands:
 
 
 def _takes(target: Array) -> bool:
-    """Whether a convolution can be added to this array where it lies, as fast as any."""
-    return ONTO is not None and target.shape[1] >= WIDE and is_channels_last(target)
+    """Whether a convolution can be added to this array where it lies."""
+    return ONTO is not None and is_channels_last(target)
 
 
 def _taken(call: Callable[[], Any], which: int | None, store: Callable[[Any], object],

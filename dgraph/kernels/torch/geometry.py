@@ -50,8 +50,10 @@ class Windows:
 
     @property
     def is_even(self) -> bool:
-        """Whether padding is what the library can do by itself: the same on both sides, and less than a window."""
-        return self.before == self.after and all(p < n for p, n in zip(self.before, self.reach, strict=True))
+        """Whether padding is what the library can do by itself: less than a window, and the same on both sides, where that gives
+        no window more."""
+        sides = zip(self.before, self.after, self.reach, self.stride, strict=True)
+        return all(before < reach and 0 <= before - after < stride for before, after, reach, stride in sides)
 
     @property
     def padding(self) -> Sizes:

@@ -35,6 +35,9 @@ ITEMSIZE = 4
 PRODUCT, SUM, FILTER, BLOCK = 1.3, 12, 60, 2e6
 """What a product of a matrix product, a sum of an element of a tile, an element of u, and the calls of a block take, in products of
 a direct convolution (oneDNN 3.12 and MKL on AVX-512, where that is at 0.9 of the machine's rate)."""
+REORDER, SLOWER, FEW = 170, 3, 20480
+"""What an element of a delta of filters takes besides, which oneDNN sums up in an order of its own; and how much slower it is where
+the library does without oneDNN: for one sample that has so few inputs (in three dimensions: in a plane)."""
 GAIN = 0.95
 """The part of the time of a direct convolution that tiles may take."""
 
@@ -73,14 +76,25 @@ class Tiling:
         """How many rows of filters are worked on at a time."""
         return max(1, FILTERS // (prod(self.size) * max(self.inputs, self.outputs)))
 
-    def pays(self) -> bool:
-        """Whether it takes less time than a direct sum, by the constants of this module."""
-        filters, tiles = self.inputs * self.outputs, prod(self.tiles)
-        direct = prod(self.results) * prod(self.size) * filters
-        sums = sum(PLACES**k * STEP ** (self._dims - k) for k in range(self._dims + 1)) * (self.inputs + self.outputs)
+    @property
+    def cost(self) -> float:
+        """The time it takes, in products of a direct convolution, by the constants of this module."""
+        source, *sums = (prod(shape) for shape in self.windows(self.block))
+        each = 2 * source + sum(sums) + sum(prod(shape) for shape in self.pairs(self.block))
         rounds = prod(-(-n // m) for n, m in zip(self.tiles, self.block, strict=True))
-        each = PRODUCT * tiles + FILTER
-        return bool(each * self.places * filters + SUM * tiles * sums + BLOCK * rounds < GAIN * direct)
+        products = (PRODUCT * prod(self.tiles) + FILTER) * self.places * self.inputs * self.outputs
+        return products + (SUM * each + BLOCK) * rounds
+
+    def library_cost(self, to_filters: bool) -> float:
+        """The time that the library takes for it."""
+        filters, inputs = (
+            prod(self.size) * self.inputs * self.outputs,
+            self.results[0] * self.inputs * prod(self.results[1:3]),
+        )
+        if not to_filters:
+            return float(filters * prod(self.results))
+        slower = SLOWER if self.results[0] == 1 and inputs <= FEW else 1
+        return float(filters * (slower * prod(self.results) + REORDER))
 
     def workspace(self, to_filters: bool) -> int:
         """Bytes of scratch: u, v and m, and room for a block on its way there, in which m may stand."""
@@ -128,17 +142,18 @@ def nbytes(*shapes: Sizes) -> int:
     return sum(aligned(prod(shape) * ITEMSIZE) for shape in shapes)
 
 
-def tiling_of(windows: Windows, to_big: bool, small: Sequence[int], big: Sequence[int]) -> Tiling | None:
-    """The tiles of a sum for big, or of one for small or the filters, where they pay; `small` [n, a, spatial...] and `big` [n, b,
+def tiling_of(windows: Windows, target: str, small: Sequence[int], big: Sequence[int]) -> Tiling | None:
+    """The tiles of a sum for `target` ("small", "big" or "filters") where they pay; `small` [n, a, spatial...] and `big` [n, b,
     spatial...] are extents."""
     ones = (1,) * (len(windows.size) + 2 - len(small))
     plain = {*windows.stride} == {1} and windows.groups == 1 and {*windows.size} <= {1, TAPS} and TAPS in windows.size
     dense = all(k == 1 or d == 1 for k, d in zip(windows.size, windows.dilation, strict=True))
     if not (plain and dense):
         return None
+    to_big = target == "big"
     source, result = (small, big) if to_big else (big, small)
     rest = tuple(k - 1 - n for k, n in zip(windows.size, windows.before, strict=True))
     tiling = Tiling(
         (result[0], *ones, *result[2:]), rest if to_big else windows.before, windows.size, source[1], result[1]
     )
-    return tiling if tiling.pays() else None
+    return tiling if tiling.cost < GAIN * tiling.library_cost(target == "filters") else None
