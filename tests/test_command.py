@@ -82,7 +82,7 @@ def test_plan(result, config):
     ranks = result("plan", config)["ranks"]
     assert [entry["rank"] for entry in ranks] == [0, 1, 2, 3]
     for entry in ranks:
-        assert entry["peak_nbytes"] > 0
+        assert entry["peak_nbytes"] == sum(entry["memory"].values()) > 0
         assert entry["sent_nbytes"] == sum(tensor["sent_nbytes"] for tensor in entry["tensors"].values()) > 0
         assert entry["messages"] == sum(tensor["messages"] for tensor in entry["tensors"].values()) > 0
     assert result("plan", config, "--rank", 2)["ranks"] == [ranks[2]]

@@ -13,6 +13,15 @@ from dgraph.cli.option import planned, rank_option, require_rank
 from dgraph.config import load_config
 from dgraph.program import compile_config, plan_summary
 
+MEMORY = {
+    "arena": "for a while",
+    "buffers": "lasting",
+    "states": "optimizer",
+    "staging": "staged messages",
+    "ahead": "batches ahead",
+    "library": "by the library",
+}
+
 
 @click.command("plan")
 @planned
@@ -29,6 +38,9 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
     table(
         f"{program.config.name}: {program.ranks} ranks, one training step", ["rank", "messages", "sent", "peak"], rows
     )
+    parts = {name: what for name, what in MEMORY.items() if any(entry["memory"][name] for entry in summary["ranks"])}
+    memory = [(entry["rank"], *(as_bytes(entry["memory"][name]) for name in parts)) for entry in summary["ranks"]]
+    table("memory", ["rank", *parts.values()], memory)
     first = summary["ranks"][0]["tensors"]
     lines = [
         (name, _kind(t), t["messages"], as_bytes(t["sent_nbytes"]), as_bytes(t["received_nbytes"]), t["way"])

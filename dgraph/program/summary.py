@@ -17,8 +17,9 @@ from dgraph.schedule.turn import Turn, behind_gradients
 
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
     """Bytes and messages of a training step, and memory, of some ranks: the result of `dgraph plan`. `size` is the number of all
-    ranks; `ranks` lists those asked for, each with `rank`, `peak_nbytes`, `sent_nbytes`, `messages` and, by tensor, `tensors`;
-    `libraries` are the ops by the library whose kernels do them.
+    ranks; `ranks` lists those asked for, each with `rank`, `peak_nbytes`, of which `memory` says what it is for (as
+    `Schedule.memory`), `sent_nbytes`, `messages` and, by tensor, `tensors`; `libraries` are the ops by the library whose kernels
+    do them.
 
     A tensor has its `kind` and `axes`, and why (`because`); how it travels (`way`); `convoy`, the first tensor of those that
     travel with it; and its `messages` (those of a convoy count at its first tensor), `sent_nbytes` and `received_nbytes`.
@@ -33,6 +34,7 @@ def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
             {
                 "rank": rank,
                 "peak_nbytes": schedule.peak_nbytes,
+                "memory": schedule.memory,
                 "sent_nbytes": sum(t["sent_nbytes"] for t in tensors.values()),
                 "messages": sum(t["messages"] for t in tensors.values()),
                 "tensors": {name: tensors[name] for name in plan.transfers},

@@ -132,10 +132,21 @@ class Schedule:
 
     @property
     def peak_nbytes(self) -> int:
-        """Bytes of buffers and scratch, staged messages, optimizer state, batches read ahead, and the most that a library allocates
-        by itself in a step."""
-        others = self.staging_nbytes + self.state_nbytes + self.ahead_nbytes + self.library_nbytes
-        return self.placement.nbytes + others
+        """Bytes of all that is in `memory`."""
+        return sum(self.memory.values())
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """Bytes by what they are for: what is needed for a while only, with scratch, in one arena; buffers that last or are shared;
+        optimizer state; staged messages; batches read ahead; and the most that a library allocates by itself in a step."""
+        return {
+            "arena": self.placement.arena_nbytes,
+            "buffers": self.placement.nbytes - self.placement.arena_nbytes,
+            "states": self.state_nbytes,
+            "staging": self.staging_nbytes,
+            "ahead": self.ahead_nbytes,
+            "library": self.library_nbytes,
+        }
 
     @property
     def workspace_nbytes(self) -> int:

@@ -61,7 +61,8 @@ class Convolution:
         return max((self._workspace(call, product) for product in self.products(call)), default=0)
 
     def temporary(self, call: Call) -> int:
-        """Bytes that the library allocates: the largest result that it does not write in place."""
+        """Bytes that the library allocates: a result that it does not write in place, and filters in an order of its own: those
+        that it reads once, a delta of them twice, as it sums it up and as it gives it (oneDNN 3.12)."""
         return max((self._temporary(call, product) for product in self.products(call)), default=0)
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
@@ -159,13 +160,14 @@ class Convolution:
             return 0
         rect = call.rects[product.written]
         filters = call.rects[product.ports[self.roles.filters]].volume
+        ordered = filters * (2 if product.target == self.roles.filters else 1)
         if ONTO is not None and (
             product.target == self.roles.small
             or _turns(windows, product.target == self.roles.big, filters, rect.volume)
         ):
-            return 0
+            return ITEMSIZE * ordered
         margins = product.target == self.roles.big and not windows.is_even
-        return ITEMSIZE * (prod(padded(windows, rect.size)) if margins else rect.volume)
+        return ITEMSIZE * (ordered + (prod(padded(windows, rect.size)) if margins else rect.volume))
 
     def _steps(self, target: str, operands: Operands, carver: Carver) -> Sequence[Step]:
         if target == self.roles.small:
