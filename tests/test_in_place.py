@@ -14,7 +14,7 @@ from tests.fused import CHAINS, NORMED, backend
 from tests.joined import NETWORKS, text_of
 from tests.networks import SPATIAL, config_text, program
 from tests.problem import Problem, bound, placed
-from tests.workers import run
+from tests.workers import assert_same_bits
 
 DIM = (2, 16, 40, 30)
 
@@ -98,37 +98,20 @@ def test_every_kernel_that_may_do_so_is_among_the_cases(name):
 
 # --- networks
 
-TEXTS = {name: (2, text_of(name, 2)) for name in NETWORKS} | {
-    "spatial": (4, config_text(SPATIAL, "{y: 2, x: 2}")),
-    "accumulated": (
-        2,
-        config_text(
-            SPATIAL, "{y: 2, x: 1}", train="{optimizer: {lamb: {rate: 0.1}}, accumulate: 2, clip: 1, steps: 5}"
-        ),
+TEXTS = {name: text_of(name, 2) for name in NETWORKS} | {
+    "spatial": config_text(SPATIAL, "{y: 2, x: 2}"),
+    "accumulated": config_text(
+        SPATIAL, "{y: 2, x: 1}", train="{optimizer: {lamb: {rate: 0.1}}, accumulate: 2, clip: 1, steps: 5}"
     ),
-    "normed": (2, config_text([line.replace("SPLIT", "{N: p}") for line in NORMED], "{p: 2}", batch=4)),
-    "one": (1, config_text([line.replace("SPLIT", "{N: p}") for line in NORMED], "{p: 1}", batch=4)),
+    "normed": config_text([line.replace("SPLIT", "{N: p}") for line in NORMED], "{p: 2}", batch=4),
+    "one": config_text([line.replace("SPLIT", "{N: p}") for line in NORMED], "{p: 1}", batch=4),
 }
-
-
-def outcome(made):
-    """Losses of three steps and of an evaluation, and all parameters, of all ranks."""
-
-    def body(worker):
-        batches = worker.training_batches(shuffle=True)
-        losses = [worker.train_step(batches.indices(*divmod(k, batches.steps))) for k in range(3)]
-        worker.forward(worker.batches("train", shuffle=False).indices(0, 0))
-        losses.append(worker.metrics())
-        values = {t.name: worker.engine.value(t.name) for t in worker.program.graph.kept}
-        return losses, {name: value for name, value in values.items() if value is not None}
-
-    return run(made, body)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("kernels", ["numpy", "torch", "fused"])
 def test_networks_have_the_same_bits(name, kernels):
-    _, text = TEXTS[name]
+    text = TEXTS[name]
     chosen = [] if kernels == "fused" else [f"backend={kernels}"]
     if kernels == "torch":
         pytest.importorskip("torch")
@@ -138,11 +121,7 @@ def test_networks_have_the_same_bits(name, kernels):
     assert not ours.check()[0]
     assert kernels == "fused" or any(over_of(ours, rank) for rank in range(ours.ranks))
     assert not any(over_of(theirs, rank) for rank in range(ours.ranks))
-    for (losses, values), (others, kept) in zip(outcome(ours), outcome(theirs), strict=True):
-        for one, other in zip(losses, others, strict=True):
-            np.testing.assert_array_equal(one, other)
-        for key in kept:
-            np.testing.assert_array_equal(values[key], kept[key])
+    assert_same_bits(ours, theirs)
 
 
 def over_of(made, rank=0):

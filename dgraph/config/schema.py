@@ -34,6 +34,11 @@ LARGEST = ("accuracy", "top5", "r2")
 
 BACKENDS = ("numpy", "torch")
 """Whose kernels a network may run on."""
+CHEAP = (
+    "identity", "threshold", "logistic", "tanh", "relu", "leaky_relu", "prelu", "elu", "softplus", "gelu", "silu", "normalize",
+    "affine", "dropout", "add", "multiply", "concat", "slice", "max_pool", "average_pool",
+)  # fmt: skip
+"""Ops whose results take about as long to compute as to read."""
 PROGRESS = ("auto", "polls", "thread")
 """How transfers advance while a rank computes."""
 
@@ -325,10 +330,16 @@ class TuneConfig:
 @dataclass(frozen=True)
 class MemoryConfig:
     """`reuse`: whether memory serves again within a step when what was there is needed no more; `in_place`: whether element-wise
-    results are written over operands that are needed no more."""
+    results are written over operands that are needed no more; `recompute`: ops whose results are computed again for gradients
+    rather than kept, of `CHEAP`."""
 
     reuse: bool = True
     in_place: bool = True
+    recompute: tuple[str, ...] = ()
+
+    def resolved(self) -> dict[str, Any]:
+        """The section as plain values."""
+        return {"reuse": self.reuse, "in_place": self.in_place, "recompute": list(self.recompute) or False}
 
 
 @dataclass(frozen=True)
@@ -389,7 +400,7 @@ class Config:
             "overlap": "auto" if self.overlap is None else self.overlap,
             "progress": self.progress,
             "fusion": self.fusion,
-            "memory": asdict(self.memory),
+            "memory": self.memory.resolved(),
             "mesh": dict(self.mesh),
             "data": self.data.resolved(),
             "layers": [layer.resolved() for layer in self.layers],

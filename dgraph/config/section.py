@@ -25,7 +25,7 @@ from dgraph.config.reader import (
     record,
     variant,
 )
-from dgraph.config.schema import MemoryConfig, Splits
+from dgraph.config.schema import CHEAP, MemoryConfig, Splits
 from dgraph.config.source import Tree, quote
 from dgraph.error import ConfigError
 from dgraph.graph.node import Split
@@ -97,8 +97,15 @@ def read_device(tree: Tree, path: str) -> str:
 
 
 def read_memory(tree: Tree, path: str) -> MemoryConfig:
-    """`{reuse: false}`."""
-    return MemoryConfig(**record(tree, path, {"reuse": Key(boolean, True), "in_place": Key(boolean, True)}))
+    """`{reuse: false, recompute: [relu, normalize]}`; `recompute: true` stands for all ops that are cheap."""
+
+    def read_ops(given: Tree, where: str) -> tuple[str, ...]:
+        if isinstance(given.value, bool):
+            return CHEAP if given.value else ()
+        return items(choice(*CHEAP), "true, false or a list of ops")(given, where)
+
+    keys = {"reuse": Key(boolean, True), "in_place": Key(boolean, True), "recompute": Key(read_ops, ())}
+    return MemoryConfig(**record(tree, path, keys))
 
 
 def split_reader(axes: Axes) -> Reader[Splits]:

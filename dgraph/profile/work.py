@@ -51,10 +51,10 @@ def _work(step: Step, schedule: Schedule, states: int, itemsize: int) -> tuple[K
     match step:
         case Compute(node=node):
             nbytes = itemsize * _touched([step])
-            return (node, "compute"), Work(_kind(step.call), flops_of(step.call), nbytes)
+            return (node, step.verb), Work(_kind(step.call), flops_of(step.call), nbytes)
         case Fused(node=node, parts=parts, chain=chain):
             kind, flops = " + ".join(map(_kind, chain.calls)), sum(map(flops_of, chain.calls))
-            return (node, "compute"), Work(kind, flops, itemsize * _touched(parts))
+            return (node, step.verb), Work(kind, flops, itemsize * _touched(parts))
         case Feed(node=node, ports=ports):
             nbytes = itemsize * sum(rect.volume for _, rect in ports.values())
             return (node, "feed"), Work("feed", 0, nbytes)

@@ -81,6 +81,7 @@ class Program:
             fusion=config.fusion,
             reuse=config.memory.reuse,
             in_place=config.memory.in_place,
+            recompute=frozenset(config.memory.recompute),
             overlap=config.overlap,
             spread=spread,
         )

@@ -182,9 +182,9 @@ class Engine:
     def _bind(self, step: Step, scratch: Array) -> Bound | None:
         match step:
             case Compute():
-                return Bound(step.node, "compute", self._compute(step, scratch))
+                return Bound(step.node, step.verb, self._compute(step, scratch))
             case Fused():
-                return Bound(step.node, "compute", self._fused(step, scratch))
+                return Bound(step.node, step.verb, self._fused(step, scratch))
             case Feed():
                 self.fed[step.node] = places = {
                     port: (self.store.view(place), place[1]) for port, place in step.ports.items()

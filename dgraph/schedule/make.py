@@ -24,6 +24,7 @@ from dgraph.schedule.fuse import fuse
 from dgraph.schedule.inplace import permitted
 from dgraph.schedule.interior import Rule, arrange
 from dgraph.schedule.node import node_steps
+from dgraph.schedule.recompute import recompute
 from dgraph.schedule.step import Compute, Feed, Fused, Measure, Schedule, Start, Step, Update, Wait, Zero
 from dgraph.schedule.turn import Late, Turn, behind_gradients
 
@@ -37,9 +38,9 @@ class Demand:
     `states`: arrays of a parameter's shape that the optimizer keeps for each, and the bytes of scratch of an update; `batches`: how
     many there are in a training step, whose gradients add up; `ahead`: how many batches there is room to read ahead; `shown`:
     tensors that are looked at behind a run; `fusion`: whether chains of ops may be done as one; `reuse`: whether memory serves
-    again when what was there is needed no more; `in_place`: whether results may be written over operands; `evaluation`: no more
-    than the forward nodes; `overlap` and `spread`: when computation is cut so that communication hides behind it
-    (`dgraph.schedule.interior.Rule`).
+    again when what was there is needed no more; `in_place`: whether results may be written over operands; `recompute`: ops
+    whose results are computed again for gradients rather than kept; `evaluation`: no more than the forward nodes; `overlap` and
+    `spread`: when computation is cut so that communication hides behind it (`dgraph.schedule.interior.Rule`).
     """
 
     states: int = 0
@@ -50,6 +51,7 @@ class Demand:
     fusion: bool = True
     reuse: bool = True
     in_place: bool = True
+    recompute: frozenset[str] = frozenset()
     evaluation: bool = False
     overlap: bool | None = None
     spread: bool = False
@@ -73,6 +75,9 @@ def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "fl
     if demand.evaluation:
         steps = _waited(steps[:forward])
     lasting = demand.shown | {tensor.name for tensor in graph.kept}
+    if demand.recompute:
+        looked_at = placement.numbers(lasting)
+        steps, placement = recompute(steps, forward, graph, placement, demand.recompute, looked_at)
     fusions = backend.fusions if demand.fusion else {}
     steps, forward = fuse(steps, forward, fusions, graph, placement, placement.numbers(lasting))
     steps = update_early(zero_late(steps, graph, placement), forward, graph, placement)

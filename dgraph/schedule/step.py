@@ -22,11 +22,18 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class Compute:
-    """One piece of one op: the call, and for every port of it the buffer and the rect in it."""
+    """One piece of one op: the call, and for every port of it the buffer and the rect in it. `again`: it has been done before in
+    the same batch, but its result is gone."""
 
     node: str
     call: Call
     ports: Mapping[str, tuple[int, Rect]]
+    again: bool = False
+
+    @property
+    def verb(self) -> str:
+        """What a trace calls it."""
+        return "recompute" if self.again else "compute"
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,11 @@ class Fused:
     def node(self) -> str:
         """The nodes of all parts, such as `conv + relu`."""
         return " + ".join(part.node for part in self.parts)
+
+    @property
+    def verb(self) -> str:
+        """What a trace calls it."""
+        return self.parts[0].verb
 
 
 @dataclass(frozen=True)
