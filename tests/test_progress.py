@@ -103,7 +103,7 @@ def test_a_step_looks_only_while_something_is_under_way(mesh):
     made = program(config_text(SPATIAL, mesh))
 
     def verbs(worker):
-        runs = worker.engine._runs[True, True], worker.engine._forward
+        runs = worker.engine.actions_of_batch(), worker.engine._forward
         return [[entry.verb for entry in run.steps] for run in runs]
 
     for found in run(made, verbs):

@@ -226,7 +226,10 @@ def theirs(bench: Bench, memory: Memory, crowded: bool) -> tuple[Array, Array, d
     slots = [list(bench.slots(memory, rank, turn).values()) for turn in range(2)]
     peers = [[bench.slots(memory, peer, turn)[rank] for peer, _ in transfer.receives] for turn in range(2)]
     mine = None if bench.joint else (read[own.slices(start)], array[own.slices(origin)])
-    task = Task(sends, takes, mine, bench.case.sums, crowded, memory, (slots[0], slots[1]), (peers[0], peers[1]))
+    paired = all(len(one.sends) == len(one.receives) == 1 for one in bench.transfers)
+    task = Task(
+        sends, takes, mine, bench.case.sums, paired, crowded, memory, (slots[0], slots[1]), (peers[0], peers[1])
+    )
     sides = {**by_messages(task), **by_window(task)}
     parts = [t.read_rect.volume if bench.case.sums else t.write_rect.volume for t in bench.transfers]
     if transfer.kind == "reduce_scatter":

@@ -54,6 +54,8 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
             members = [name for name, t in first.items() if t["convoy"] == convoy]
             if len(members) > 1:
                 print(f"together: {', '.join(members)}")
+    if program.ranks > 1:
+        print(f"updates: {summary['updates']}")
     print(libraries_text(summary["libraries"]))
     if as_json:
         result_line(summary)

@@ -18,7 +18,7 @@ from dgraph.config.layer import layers_reader, nodes_reader, parameters_reader
 from dgraph.config.messages import DIRECT, read_messages
 from dgraph.config.path import Override, override, read_override
 from dgraph.config.reader import REQUIRED, Key, boolean, choice, fault, integer, optional, record, text
-from dgraph.config.schema import BACKENDS, PROGRESS, Config, DataConfig, LayerConfig, MemoryConfig
+from dgraph.config.schema import BACKENDS, PROGRESS, Config, DataConfig, LayerConfig, MemoryConfig, OverlapConfig
 from dgraph.config.section import Axes, read_device, read_memory, read_mesh, read_overlap, split_reader
 from dgraph.config.source import Tree, decode, parse
 from dgraph.config.train import read_train
@@ -92,7 +92,7 @@ def _read_config(tree: Tree, origins: Mapping[str, str], file: str, ranks: int |
         "seed": Key(integer(0), 0),
         "backend": Key(choice(*BACKENDS), BACKENDS[0]),
         "device": Key(read_device, "cpu"),
-        "overlap": Key(read_overlap, None),
+        "overlap": Key(read_overlap, OverlapConfig()),
         "progress": Key(choice(*PROGRESS), PROGRESS[0]),
         "fusion": Key(boolean, True),
         "memory": Key(read_memory, MemoryConfig()),

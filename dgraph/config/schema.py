@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 from dgraph.config.kind import FILTERS
@@ -328,6 +329,29 @@ class TuneConfig:
 
 
 @dataclass(frozen=True)
+class OverlapConfig:
+    """How communication hides behind computation. `pieces`: whether nodes are cut for it (None: where that pays); `updates`: late,
+    in the next step, if their gradients travel; in the `step`; or `auto`, late where ranks are on several hosts and it can be."""
+
+    pieces: bool | None = None
+    updates: str = "auto"
+
+    def resolved(self) -> bool | str | dict[str, Any]:
+        """As it is read."""
+        for word, value in OVERLAP_WORDS.items():
+            if self == value:
+                return word
+        return {"pieces": "auto" if self.pieces is None else self.pieces, "updates": self.updates}
+
+
+UPDATES = ("auto", "late", "step")
+OVERLAP_WORDS: Mapping[bool | str, OverlapConfig] = MappingProxyType(
+    {"auto": OverlapConfig(), True: OverlapConfig(True), False: OverlapConfig(False, "step")}
+)
+"""Both in a word."""
+
+
+@dataclass(frozen=True)
 class MemoryConfig:
     """`reuse`: whether memory serves again within a step when what was there is needed no more; `in_place`: whether element-wise
     results are written over operands that are needed no more; `recompute`: ops whose results are computed again for gradients
@@ -346,9 +370,9 @@ class MemoryConfig:
 class Config:
     """A validated configuration.
 
-    `backend` is the library of the kernels, numpy or torch, and `device` where they run. `overlap`: whether computation is cut so
-    that communication hides behind it (None: where that pays); `progress` is how transfers advance meanwhile: by looks between
-    nodes (polls), or by a thread beside them (thread, and auto where ranks are on several hosts).
+    `backend` is the library of the kernels, numpy or torch, and `device` where they run. `overlap`: what is
+    done so that communication hides behind computation; `progress` is how transfers advance meanwhile: by looks between nodes
+    (polls), or by a thread beside them (thread, and auto where ranks are on several hosts).
     `fusion`: whether chains of ops may be done as one.
     `mesh` gives the sizes of the axes in order, the first the slowest; `source` is the file that it came from, `tree` its
     content with all blocks written out, `origins` the instances of blocks that layers come from, in words.
@@ -359,7 +383,7 @@ class Config:
     seed: int
     backend: str
     device: str
-    overlap: bool | None
+    overlap: OverlapConfig
     progress: str
     fusion: bool
     memory: MemoryConfig
@@ -397,7 +421,7 @@ class Config:
             "seed": self.seed,
             "backend": self.backend,
             "device": self.device,
-            "overlap": "auto" if self.overlap is None else self.overlap,
+            "overlap": self.overlap.resolved(),
             "progress": self.progress,
             "fusion": self.fusion,
             "memory": self.memory.resolved(),

@@ -25,7 +25,7 @@ from dgraph.config.reader import (
     record,
     variant,
 )
-from dgraph.config.schema import CHEAP, MemoryConfig, Splits
+from dgraph.config.schema import CHEAP, OVERLAP_WORDS, UPDATES, MemoryConfig, OverlapConfig, Splits
 from dgraph.config.source import Tree, quote
 from dgraph.error import ConfigError
 from dgraph.graph.node import Split
@@ -80,13 +80,19 @@ def read_mesh(tree: Tree, path: str) -> Axes:
     return axes
 
 
-def read_overlap(tree: Tree, path: str) -> bool | None:
-    """Whether computation is cut so that communication hides behind it; None for `auto`."""
-    if tree.value == "auto":
-        return None
-    if isinstance(tree.value, bool):
-        return tree.value
-    raise fault(tree, path, "auto, true or false")
+def read_overlap(tree: Tree, path: str) -> OverlapConfig:
+    """auto, true, false, or `{pieces: auto, updates: late}`."""
+    if isinstance(tree.value, dict):
+        keys = {"pieces": Key(_auto_or_boolean, None), "updates": Key(choice(*UPDATES), UPDATES[0])}
+        return OverlapConfig(**record(tree, path, keys))
+    if isinstance(tree.value, (bool, str)) and tree.value in OVERLAP_WORDS:
+        return OVERLAP_WORDS[tree.value]
+    raise fault(tree, path, "auto, true, false, or a mapping of pieces and updates")
+
+
+def _auto_or_boolean(tree: Tree, path: str) -> bool | None:
+    """None for `auto`."""
+    return None if tree.value == "auto" else boolean(tree, path)
 
 
 def read_device(tree: Tree, path: str) -> str:

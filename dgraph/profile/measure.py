@@ -53,6 +53,7 @@ def profile(worker: Worker, steps: int, roof_seconds: float = ROOF_SECONDS) -> P
         start = perf_counter()
         worker.train_step(indices, recorder if k >= WARM else None)
         seconds.append(perf_counter() - start)
+    worker.engine.finish()
     mine = _of_rank(worker, recorder.events(), seconds[WARM:], roof)
     texts = communicator.gather(events_text(recorder.events()).encode())
     found = _gathered(communicator, mine)

@@ -12,6 +12,7 @@ from dgraph.graph.node import Graph
 from dgraph.graph.sample import samples_first
 from dgraph.ops.metric import FIGURES
 from dgraph.program.section import data_spec
+from dgraph.schedule.postpone import obstacle
 
 CLASS_LOSSES = ("softmax", "negative_log_likelihood")
 TARGET_LOSSES = ("squared_error", "half_squared_norm", "absolute_error", "huber")
@@ -76,6 +77,15 @@ def check_partial(graph: Graph, config: Config, data: Description) -> None:
                 f"the last batch of an epoch has {count % batch} of {batch} samples; take a batch that divides {count}"
             )
             raise ConfigError(what, hint).about(node.name)
+
+
+def check_updates(config: Config, graph: Graph) -> None:
+    """Updates that are to be late can be."""
+    why = obstacle(graph)
+    if config.overlap.updates == "late" and why:
+        what = f"overlap.updates: none can be late: {why}"
+        hint = "train.clip and trust ratios need them; with updates: auto they are made in the step then"
+        raise ConfigError(what, hint, config.place("overlap.updates"))
 
 
 def check_judging(config: Config, data: Description, graph: Graph) -> None:

@@ -19,7 +19,14 @@ from dgraph.layout import Mesh, assign_layout, part_readers
 from dgraph.models import expand, place_of
 from dgraph.ops import DECLARED, OPS
 from dgraph.program.backend import backend_of
-from dgraph.program.check import check_accumulated, check_data, check_judging, check_labels, check_partial
+from dgraph.program.check import (
+    check_accumulated,
+    check_data,
+    check_judging,
+    check_labels,
+    check_partial,
+    check_updates,
+)
 from dgraph.program.compiled import Program
 from dgraph.program.section import described, steps_of_epoch
 from dgraph.program.updating import optimizer_of
@@ -42,6 +49,7 @@ def compile_config(config: Config, training: bool = True) -> Program:
         optimizer = optimizer_of(config, steps_of_epoch(config, data))
         graph = add_gradients(forward, OPS, optimizer.norms) if training else forward
         layout = assign_layout(graph, mesh, OPS, config.train.shard)
+    check_updates(config, graph)
     return Program(config, data, forward, graph, layout, optimizer, backend)
 
 

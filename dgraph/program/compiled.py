@@ -27,6 +27,7 @@ from dgraph.schedule.buffer import memory_orders
 from dgraph.schedule.check import check_progress, postings
 from dgraph.schedule.make import ITEMSIZE, Demand, make_schedule
 from dgraph.schedule.overwrite import check_memory
+from dgraph.schedule.postpone import obstacle
 from dgraph.schedule.step import Schedule
 
 
@@ -82,10 +83,16 @@ class Program:
             reuse=config.memory.reuse,
             in_place=config.memory.in_place,
             recompute=frozenset(config.memory.recompute),
-            overlap=config.overlap,
+            overlap=config.overlap.pieces,
             spread=spread,
+            late=self.is_late(spread),
         )
         return make_schedule(self.layout, plan, self.backend, config.dtype, demand, self._orders)
+
+    def is_late(self, spread: bool) -> bool:
+        """Whether updates are put off into the next step, if ranks are on several hosts or not."""
+        wanted = self.config.overlap.updates
+        return self.training and (wanted == "late" or (wanted == "auto" and spread and not obstacle(self.graph)))
 
     def evaluation(self, plan: Plan) -> Schedule:
         """The forward nodes alone of a schedule, each by itself."""
@@ -93,16 +100,17 @@ class Program:
         return make_schedule(self.layout, plan, self.backend, self.config.dtype, demand, self._orders)
 
     def check(self) -> tuple[list[Finding], list[int]]:
-        """Everything that is wrong with the plans of all ranks, and the peak bytes of each."""
+        """Everything that is wrong with the plans of all ranks, whether they are on one host or on several, and the peak bytes of
+        each, on one."""
         plans = [self.plan(rank) for rank in range(self.ranks)]
-        findings = check_plan(self.layout, plans)
-        schedules = [self.schedule(plan) for plan in plans]
-        findings += check_progress([postings(schedule) for schedule in schedules])
-        batches = self.config.train.accumulate
-        findings += [
-            finding for schedule in schedules for finding in check_memory(schedule, self.graph, self.backend, batches)
-        ]
-        return findings, [schedule.peak_nbytes for schedule in schedules]
+        findings, peaks = check_plan(self.layout, plans), list[int]()
+        for spread in (False, True) if self.ranks > 1 else (False,):
+            schedules = [self.schedule(plan, spread) for plan in plans]
+            findings += check_progress([postings(schedule, self.is_late(spread)) for schedule in schedules])
+            for schedule in schedules:
+                findings += check_memory(schedule, self.graph, self.backend, self.config.train.accumulate)
+            peaks = peaks or [schedule.peak_nbytes for schedule in schedules]
+        return findings, peaks
 
     def require_checked(self) -> None:
         """Raises CheckError with the first finding, if there is one."""

@@ -12,6 +12,7 @@ from dgraph.plan.transfer import Convoy, Transfer
 from dgraph.program.backend import libraries
 from dgraph.program.compiled import Program
 from dgraph.schedule.make import ITEMSIZE
+from dgraph.schedule.postpone import obstacle
 from dgraph.schedule.turn import Turn, behind_gradients
 
 
@@ -19,7 +20,7 @@ def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
     """Bytes and messages of a training step, and memory, of some ranks: the result of `dgraph plan`. `size` is the number of all
     ranks; `ranks` lists those asked for, each with `rank`, `peak_nbytes`, of which `memory` says what it is for (as
     `Schedule.memory`), `sent_nbytes`, `messages` and, by tensor, `tensors`; `libraries` are the ops by the library whose kernels
-    do them.
+    do them; `updates` says when parameters are updated, and why.
 
     A tensor has its `kind` and `axes`, and why (`because`); how it travels (`way`); `convoy`, the first tensor of those that
     travel with it; and its `messages` (those of a convoy count at its first tensor), `sent_nbytes` and `received_nbytes`.
@@ -40,7 +41,24 @@ def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
                 "tensors": {name: tensors[name] for name in plan.transfers},
             }
         )
-    return {"size": program.ranks, "ranks": entries, "libraries": dict(libraries(program.graph, program.backend))}
+    return {
+        "size": program.ranks,
+        "ranks": entries,
+        "libraries": dict(libraries(program.graph, program.backend)),
+        "updates": _updates(program),
+    }
+
+
+def _updates(program: Program) -> str:
+    """When parameters are updated, and why then."""
+    if not program.training:
+        return "none"
+    if program.is_late(False):
+        return "late: each before the next step reads the parameter, its gradient under way until then"
+    if program.is_late(True):
+        return "in the step; between hosts late: each before the next step reads the parameter"
+    why = obstacle(program.graph)
+    return f"in the step: {why or 'as asked for'}"
 
 
 def _entry(program: Program, convoy: Convoy, transfer: Transfer) -> dict[str, Any]:

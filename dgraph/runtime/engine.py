@@ -4,14 +4,15 @@ In: a schedule, a layout, a backend, an optimizer, a feed. Out: `Engine`: `train
 first step; a step calls actions without arguments, one after the other, and decides nothing.
 
 State: the buffers and optimizer arrays (`store`), those that the feed fills (`fed`), the count of updates (`updates`), when it is
-(`moment`), which action is running (`where`), and what is under way (`progress`).
+(`moment`), which action is running (`where`), what is under way (`progress`), and whether updates are still to come (`pending`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from time import perf_counter
 
 import numpy as np
@@ -31,6 +32,7 @@ from dgraph.runtime.store import Store
 from dgraph.runtime.transfer import bind_convoy
 from dgraph.runtime.window import open_window
 from dgraph.schedule.step import Compute, Feed, Fused, Measure, Schedule, Start, Step, Update, Wait, Zero
+from dgraph.schedule.touch import touch
 from dgraph.schedule.turn import Turn
 from dgraph.trace import Recorder
 
@@ -58,10 +60,11 @@ class Run:
     forward: int
 
     @staticmethod
-    def of(steps: Sequence[Bound], look: Action, forward: int) -> Run:
-        """The run of these steps, with a look at the transfers behind each step during which some are under way."""
+    def of(steps: Sequence[Bound], look: Action, forward: int, under_way: int = 0) -> Run:
+        """The run of these steps, with a look at the transfers behind each step during which some are under way, as so many are
+        before the first."""
         looked: list[Bound] = []
-        under_way = place = 0
+        place = 0
         for k, step in enumerate(steps):
             if k == forward:
                 place = len(looked)
@@ -92,15 +95,22 @@ class Engine:
         self.fed: dict[str, Mapping[str, tuple[Array, Rect]]] = {}
         self._feed = feed
         self._position = 0
-        self._flights: dict[str, Flight] = {}
+        self.pending = False
+        convoys = sorted((step.convoy for step in schedule.steps if isinstance(step, Start)), key=lambda c: c.number)
+        self._convoys = {convoy.name: self._convoy(convoy) for convoy in convoys}
+        self._flights = {name: Flight(convoy, self.progress) for name, convoy in self._convoys.items()}
         bound = [self._bind(step, self.store.scratch(k)) for k, step in enumerate(schedule.steps)]
-        forward = [entry for entry in bound[: schedule.forward] if entry is not None]
-        unwaited = self._unwaited(schedule.steps[: schedule.forward])
-        self._forward = Run.of([*forward, *unwaited], self.progress.look, len(forward))
+        forward = [k for k in range(schedule.forward) if schedule.turns[k] is not Turn.NEXT]
+        evaluated = [entry for k in forward if (entry := bound[k]) is not None]
+        unwaited = self._unwaited([schedule.steps[k] for k in forward])
+        self._forward = Run.of([*evaluated, *unwaited], self.progress.look, len(evaluated))
         self._runs = {
-            (first, last): self._batch(bound, first, last) for first in (True, False) for last in (True, False)
+            (first, last, behind): self._batch(bound, first, last, behind)
+            for first, last, behind in product((True, False), repeat=3)
         }
-        self._running = self._runs[True, True]
+        self._late = self._chosen(bound, {Turn.NEXT}, True)
+        self._put_off = self._touched_late()
+        self._running = self._runs[True, True, False]
         self._exchanges, self._parameter_transfers = self._averages()
 
     @property
@@ -114,26 +124,38 @@ class Engine:
 
     def train_batch(self, first: bool = True, last: bool = True, recorder: Recorder | None = None,
                     judge: Action | None = None) -> None:  # fmt: skip
-        """One batch of a training step: forward and gradient; behind the last one, the update. `judge` is called in between, when
-        losses are known and parameters are what they were; what it raises on all ranks ends the run. Collective."""
+        """One batch of a training step: forward and gradient; behind the last one, the updates that are not put off into the next
+        step. `judge` is called in between, when losses are known and parameters are what they were; what it raises on all ranks
+        ends the run. Collective."""
+        self.moment.training = True
+        run = self._runs[first, last, first and self.pending]
+        self._run(run, recorder, 0, run.forward)
         if first:
+            # Not before: what was put off belongs to the moment of its own step.
+            self.pending = False
             self.updates += 1
             self.moment.update = self.updates
             self.moment.rate = self.optimizer.rate(self.updates - 1)
             self.moment.share = self.optimizer.share(self.updates)
-        self.moment.training = True
-        run = self._runs[first, last]
-        self._run(run, recorder, 0, run.forward)
         if judge is not None:
             judge()
         self._run(run, recorder, run.forward, len(run.actions))
+        self.pending = last and self.schedule.late
 
     def actions_of_batch(self, first: bool = True, last: bool = True) -> Run:
-        """What `train_batch` does, action by action."""
-        return self._runs[first, last]
+        """What `train_batch` does, action by action, behind a training step."""
+        return self._runs[first, last, first and self.schedule.late]
+
+    def finish(self) -> None:
+        """The updates of the last training step that were put off into the next one, if there are any. Collective, but for that no
+        rank has to come at the same time as the others."""
+        if self.pending:
+            self.pending = False
+            self._run(self._late, None, 0, len(self._late.actions))
 
     def forward(self, recorder: Recorder | None = None) -> None:
         """The forward nodes alone, as in an evaluation. Collective."""
+        self.finish()
         self.moment.training = False
         self._run(self._forward, recorder, 0, len(self._forward.actions))
 
@@ -142,6 +164,7 @@ class Engine:
         """While it is entered, parameters have the values of their averages, where there are any by now. Collective, both at its
         beginning and at its end; nothing is trained in between. After an exception every rank has back what it updates, to be
         saved; what it reads has not been sent."""
+        self.finish()
         there = self.optimizer.averages(self.updates)
         exchanges, transfers = (self._exchanges, self._parameter_transfers) if there else ((), ())
         for action in (*exchanges, *transfers):
@@ -172,12 +195,26 @@ class Engine:
 
     # --- binding
 
-    def _batch(self, bound: Sequence[Bound | None], first: bool, last: bool) -> Run:
-        """What is done at a batch that is, or is not, the first or the last of its training step."""
-        wanted = {Turn.EVERY: True, Turn.FIRST: first, Turn.LAST: last}
-        places = [k for k, turn in enumerate(self.schedule.turns) if bound[k] is not None and wanted[turn]]
+    def _batch(self, bound: Sequence[Bound | None], first: bool, last: bool, behind: bool) -> Run:
+        """What is done at a batch that is, or is not, the first or the last of its training step, and comes `behind` a step whose
+        updates were put off."""
+        wanted = {Turn.EVERY: True, Turn.FIRST: first, Turn.LAST: last, Turn.NEXT: behind}
+        return self._chosen(bound, {turn for turn, now in wanted.items() if now}, behind)
+
+    def _chosen(self, bound: Sequence[Bound | None], wanted: Collection[Turn], behind: bool) -> Run:
+        """The steps of these turns."""
+        turns, steps = self.schedule.turns, self.schedule.steps
+        places = [k for k, turn in enumerate(turns) if bound[k] is not None and turn in wanted]
         forward = sum(k < self.schedule.forward for k in places)
-        return Run.of([entry for k in places if (entry := bound[k]) is not None], self.progress.look, forward)
+        late = [step for k, step in enumerate(steps) if turns[k] is Turn.NEXT and isinstance(step, (Start, Wait))]
+        under_way = sum(1 if isinstance(step, Wait) else -1 for step in late) if behind else 0
+        chosen = [entry for k in places if (entry := bound[k]) is not None]
+        return Run.of(chosen, self.progress.look, forward, under_way)
+
+    def _touched_late(self) -> frozenset[int]:
+        """The buffers that what is put off has to do with."""
+        late = [step for step, turn in zip(self.schedule.steps, self.schedule.turns, strict=True) if turn is Turn.NEXT]
+        return frozenset(n for step in late for n in touch(step, self.graph, self.schedule.placement).all)
 
     def _bind(self, step: Step, scratch: Array) -> Bound | None:
         match step:
@@ -200,9 +237,8 @@ class Engine:
             case Update():
                 return Bound(step.node, "update", self._update(step, scratch))
             case Start(convoy=convoy):
-                bound = self._convoy(convoy)
-                flight = self._flights[convoy.name] = Flight(bound, self.progress)
-                return Bound(convoy.name, "start", flight.start, bound.sent_nbytes)
+                nbytes = self._convoys[convoy.name].sent_nbytes
+                return Bound(convoy.name, "start", self._flights[convoy.name].start, nbytes)
             case Wait(convoy=convoy):
                 return self._waiting(convoy.name)
 
@@ -279,7 +315,9 @@ class Engine:
     # --- results
 
     def value(self, tensor: str) -> Array | None:
-        """This rank's read rect of a tensor; None where it reads nothing."""
+        """This rank's read rect of a tensor; None where it reads nothing. Where updates are put off, as `finish`."""
+        if self.schedule.placement.places[tensor].read in self._put_off:
+            self.finish()
         found = self.store.reading(tensor)
         if found is None:
             return None

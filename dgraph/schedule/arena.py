@@ -39,16 +39,17 @@ def arrange(lives: Mapping[Name, Life]) -> tuple[dict[Name, int], int]:
     for name, life in sorted(lives.items(), key=lambda entry: -entry[1].nbytes):
         size = -(-life.nbytes // ALIGNMENT) * ALIGNMENT
         start = offsets[name] = _best_fit(placed, life, size)
-        column = np.array([[life.first], [life.last], [start], [start + size]])
+        columns = np.array([(*span, start, start + size) for span in life.spans]).T
         at = int(np.searchsorted(placed[2], start))
-        placed = np.concatenate([placed[:, :at], column, placed[:, at:]], axis=1)
+        placed = np.concatenate([placed[:, :at], columns, placed[:, at:]], axis=1)
         total = max(total, start + size)
     return offsets, total
 
 
 def _best_fit(placed: np.ndarray[tuple[int, int], np.dtype[np.int64]], life: Life, size: int) -> int:
     """Where the smallest gap between what is needed at the same time begins that has so many bytes; else behind all of it."""
-    there = placed[:, (placed[0] <= life.last) & (placed[1] >= life.first)]
+    met = np.any([(placed[0] <= last) & (placed[1] >= first) for first, last in life.spans], axis=0)
+    there = placed[:, met]
     if not there.shape[1]:
         return 0
     ends = np.concatenate([[0], np.maximum.accumulate(there[3])])
@@ -65,10 +66,11 @@ Scratch = tuple[tuple[int, int], ...]
 
 def in_arena(placement: Placement, steps: Sequence[Step], workspaces: Sequence[int], graph: Graph,
              kept: Collection[str], lasting: frozenset[str], reuse: bool,
-             permits: Sequence[frozenset[Pair]]) -> tuple[Placement, Scratch]:  # fmt: skip
+             permits: Sequence[frozenset[Pair]], late: Collection[int] = ()) -> tuple[Placement, Scratch]:  # fmt: skip
     """The placement, with all buffers in one arena that are touched but neither last from run to run nor are read by neighbours;
     and the scratch, of so many bytes each, in the same. `kept` tensors last from batch to batch, `lasting` ones are looked at;
-    without `reuse`, nothing lies where something else was; `permits` says of every step what it may write over what."""
+    without `reuse`, nothing lies where something else was; `permits` says of every step what it may write over what. `late`: the
+    places of steps that were put off into the next run."""
     touches = [touch(step, graph, placement) for step in steps]
     shown = placement.numbers(lasting)
     shared = frozenset(number for number, buffer in enumerate(placement.buffers) if buffer.shared)
@@ -76,7 +78,7 @@ def in_arena(placement: Placement, steps: Sequence[Step], workspaces: Sequence[i
     touched = frozenset(number for one in touches for number in one.all) | shown | shared
     there = placement.only(touched)
     nbytes = {number: placement.buffers[number].nbytes for number in sorted(touched - alone)}
-    lives = lives_of(touches, nbytes, placement.numbers(kept) if reuse else nbytes.keys(), shown)
+    lives = lives_of(touches, nbytes, placement.numbers(kept) if reuse else nbytes.keys(), shown, late)
     over = chosen(permits, lives)
     homes, home = joined(lives, over)
     named: dict[tuple[str, int], Life] = {("buffer", number): life for number, life in homes.items()}

@@ -67,7 +67,7 @@ def chosen(permits: Sequence[frozenset[Pair]], lives: Mapping[int, Life]) -> dic
     for k, pairs in enumerate(permits):
         for result, operand in sorted(pairs):
             there = result in lives and operand in lives and result not in found and operand not in taken
-            if there and lives[operand].last == k == lives[result].first:
+            if there and lives[operand].last == k == lives[result].first and not lives[result].wraps:
                 found[result] = operand
                 taken.add(operand)
     return found

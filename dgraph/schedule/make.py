@@ -24,6 +24,7 @@ from dgraph.schedule.fuse import fuse
 from dgraph.schedule.inplace import permitted
 from dgraph.schedule.interior import Rule, arrange
 from dgraph.schedule.node import node_steps
+from dgraph.schedule.postpone import put_off
 from dgraph.schedule.recompute import recompute
 from dgraph.schedule.step import Compute, Feed, Fused, Measure, Schedule, Start, Step, Update, Wait, Zero
 from dgraph.schedule.turn import Late, Turn, behind_gradients
@@ -40,7 +41,8 @@ class Demand:
     tensors that are looked at behind a run; `fusion`: whether chains of ops may be done as one; `reuse`: whether memory serves
     again when what was there is needed no more; `in_place`: whether results may be written over operands; `recompute`: ops
     whose results are computed again for gradients rather than kept; `evaluation`: no more than the forward nodes; `overlap` and
-    `spread`: when computation is cut so that communication hides behind it (`dgraph.schedule.interior.Rule`).
+    `spread`: when computation is cut so that communication hides behind it (`dgraph.schedule.interior.Rule`); `late`: whether
+    updates are put off into the next step (`dgraph.schedule.postpone`).
     """
 
     states: int = 0
@@ -55,6 +57,7 @@ class Demand:
     evaluation: bool = False
     overlap: bool | None = None
     spread: bool = False
+    late: bool = False
 
 
 DEMAND = Demand()
@@ -81,18 +84,19 @@ def make_schedule(layout: Layout, plan: Plan, backend: Backend, dtype: str = "fl
     fusions = backend.fusions if demand.fusion else {}
     steps, forward = fuse(steps, forward, fusions, graph, placement, placement.numbers(lasting))
     steps = update_early(zero_late(steps, graph, placement), forward, graph, placement)
+    steps, forward, moved = put_off(steps, forward, graph, plan) if demand.late else (steps, forward, frozenset[int]())
     updates = [step for step in steps if isinstance(step, Update)]
     fed = [step for step in steps if isinstance(step, Feed)]
     updated = sum(step.target[1].volume for step in updates if not step.follows)
     workspaces = [*_workspaces(steps, backend, demand), demand.update_workspace if updates else 0]
     permits = [permitted(step, backend, placement) if demand.in_place else frozenset() for step in steps]
-    placement, scratch = in_arena(placement, steps, workspaces, graph, kept, lasting, demand.reuse, permits)
+    placement, scratch = in_arena(placement, steps, workspaces, graph, kept, lasting, demand.reuse, permits, moved)
     return Schedule(
         rank=plan.rank,
         dtype=dtype,
         placement=placement,
         steps=tuple(steps),
-        turns=tuple(_turn(step, graph, late) for step in steps),
+        turns=tuple(Turn.NEXT if k in moved else _turn(step, graph, late) for k, step in enumerate(steps)),
         forward=forward,
         scratch=scratch,
         staging_nbytes=sum(map(_staging, plan.convoys)) * itemsize,

@@ -1,10 +1,13 @@
 """Proof that nothing is overwritten while it is needed.
 
 In: a schedule, a backend. Out: findings. Promise: lifetimes are not asked: the steps are gone through in the orders in which they
-are run, with for every buffer whether it still holds what was written there. What a step reads must; what it writes spoils all that
-lies in the same memory, which is nothing else that the step touches, unless its kernel may write it over that, place for place.
+are run, with for every buffer whether it still holds what was written there. What a step reads must; what it writes is not under
+way, and spoils all that lies in the same memory, which is nothing else that the step touches, unless its kernel may write it over
+that, place for place.
 
     batch of a step     first and last   |   first, in between, last   |   an evaluation
+
+Where updates are put off into the next step, both of the former once more, behind a step, and with what is put off at their end.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dgraph.graph.node import Graph
 from dgraph.kernels.backend import Backend
 from dgraph.plan.check import Finding
 from dgraph.schedule.inplace import permitted
-from dgraph.schedule.step import Schedule, Step, Wait
+from dgraph.schedule.step import Schedule, Start, Step, Wait
 from dgraph.schedule.touch import EMPTY, Touch, touch
 from dgraph.schedule.turn import Turn
 
@@ -41,15 +44,26 @@ def check_memory(schedule: Schedule, graph: Graph, backend: Backend, batches: in
 
 def _orders(schedule: Schedule, batches: int) -> Iterator[list[int]]:
     """The steps of whole training steps, and of an evaluation."""
-    yield _batch(schedule, {Turn.EVERY, Turn.FIRST, Turn.LAST})
-    if batches > 1:
-        turns = ({Turn.EVERY, Turn.FIRST}, {Turn.EVERY}, {Turn.EVERY, Turn.LAST})
-        yield [k for wanted in turns for k in _batch(schedule, wanted)]
-    waited = {step.node for step in schedule.steps[: schedule.forward] if isinstance(step, Wait)}
-    later = enumerate(schedule.steps[schedule.forward :], schedule.forward)
-    started = {step.node for step in schedule.steps[: schedule.forward]}
-    rest = [k for k, step in later if isinstance(step, Wait) and step.node in started - waited]
-    yield [*range(schedule.forward), *rest]
+    late = _batch(schedule, {Turn.NEXT})
+    for count in (1,) if batches == 1 else (1, 3):
+        step = _training_step(schedule, count, False)
+        yield step
+        if late:
+            yield [*step, *_training_step(schedule, count, True), *late]
+    evaluated = [k for k in range(schedule.forward) if schedule.turns[k] is not Turn.NEXT]
+    started = {schedule.steps[k].node for k in evaluated if isinstance(schedule.steps[k], Start)}
+    waited = {schedule.steps[k].node for k in evaluated if isinstance(schedule.steps[k], Wait)}
+    rest = [k for k, step in enumerate(schedule.steps) if isinstance(step, Wait) and step.node in started - waited]
+    yield [*evaluated, *rest]
+
+
+def _training_step(schedule: Schedule, batches: int, behind: bool) -> list[int]:
+    """The steps of so many batches, the first of them `behind` a training step or not."""
+    order = []
+    for k in range(batches):
+        turns = {Turn.FIRST: k == 0, Turn.LAST: k == batches - 1, Turn.NEXT: behind and k == 0}
+        order += _batch(schedule, {Turn.EVERY, *(turn for turn, now in turns.items() if now)})
+    return order
 
 
 def _batch(schedule: Schedule, wanted: set[Turn]) -> list[int]:
@@ -99,13 +113,20 @@ def _gone_through(
 ) -> Finding | None:
     """The first fault in this order of steps; None if there is none."""
     spoilt: set[int] = set()
+    flying: set[int] = set()
     for k in order:
         step, now = schedule.steps[k], touches[k]
+        if isinstance(step, Wait):
+            flying -= now.all
         lost = (now.reads & spoilt) | (memory.scratch[k] & now.all)
+        text = "its memory serves for something else before this node has read it"
+        if not lost:
+            lost, text = now.writes & flying, "this node writes it while it is under way"
         if lost:
             buffer = schedule.placement.buffers[min(lost)]
-            text = "its memory serves for something else before this node has read it"
             return Finding("memory", step.node, buffer.rect, (schedule.rank,), f"{buffer.tensor}: {text}")
+        if isinstance(step, Start):
+            flying |= now.all
         for number in now.writes:
             spoilt.discard(number)
             spoilt |= memory.beside.get(number, frozenset())

@@ -161,6 +161,11 @@ class Schedule:
         }
 
     @property
+    def late(self) -> bool:
+        """Whether updates are put off into the next step."""
+        return Turn.NEXT in self.turns
+
+    @property
     def workspace_nbytes(self) -> int:
         """The most scratch that a step takes."""
         return max(nbytes for _, nbytes in self.scratch)

@@ -5,6 +5,8 @@ batch, add up, and travel once, behind the last; updates follow. All else happen
 
     batch 1      zero w.grad   forward   gradient (w.grad +=)
     batch 2                    forward   gradient (w.grad +=)   reduce w.grad   measure, update w
+
+What is put off into the next step (`dgraph.schedule.postpone`) happens at its first batch, or when a run ends.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ from dgraph.graph.node import Graph
 
 
 class Turn(Enum):
-    """At which batches of a training step something is done."""
+    """At which batches of a training step something is done; NEXT: at the first one of the step behind."""
 
     EVERY = "every"
     FIRST = "first"
     LAST = "last"
+    NEXT = "next"
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Loop:
             stopped = "asked"
             if self._unsaved:
                 self._save()
+        self.worker.engine.finish()
         if self._agreement is not None:
             self._agreement.close()
         best = self.memory.record.best

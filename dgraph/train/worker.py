@@ -257,6 +257,7 @@ class Worker:
     def save(self, folder: Path, keep: int) -> Path:
         """Writes parameters, optimizer state and what the loop remembers. Collective."""
         self.prepare()
+        self.engine.finish()
         meta = {
             "network": self.program.config.name,
             "updates": self.engine.updates,
@@ -286,6 +287,7 @@ class Worker:
         Takes the newest sound checkpoint of a run, or its `best`, and names on stderr those that it had to pass over. Raises
         DataError where there is none, or where it is of another network; with `states` also where the config is not of that run.
         """
+        self.engine.finish()
         communicator = self.communicator
         ranks = communicator.rank, communicator.size
         checkpoint, passed = choose_checkpoint(path, best, *ranks, communicator.gather, communicator.broadcast)

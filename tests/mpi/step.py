@@ -21,7 +21,7 @@ def killed():
 
 def break_node(worker, node, fail):
     """Has an action of the loop fail from step 3 on."""
-    run = worker.engine._runs[True, True]
+    run = worker.engine.actions_of_batch()
     place = next(k for k, entry in enumerate(run.steps) if (entry.node, entry.verb) == (node, "compute"))
     whole = run.actions[place]
 

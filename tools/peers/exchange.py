@@ -76,12 +76,14 @@ def complete(requests: list[MPI.Request], crowded: bool) -> None:
 @dataclass(frozen=True, eq=False)
 class Task:
     """Every rank takes what it needs. `sends`: (peer, elements); `takes`: (peer, where they go, where the peer has them, in the
-    window); `own`: what this rank has for itself, (where it goes, where it is); `adds`: what is taken is added."""
+    window); `own`: what this rank has for itself, (where it goes, where it is); `adds`: what is taken is added; `paired`: every
+    rank has one partner, to which it sends once, and from which it takes once."""
 
     sends: Sequence[tuple[int, Array]]
     takes: Sequence[tuple[int, Array, Array]]
     own: tuple[Array, Array] | None
     adds: bool
+    paired: bool
     crowded: bool
     memory: Memory
     slots: tuple[Sequence[Array], Sequence[Array]]
@@ -136,7 +138,7 @@ def by_messages(task: Task) -> dict[str, Side]:
         task.unpack(task.into)
 
     sides: dict[str, Side] = {"non-blocking": non_blocking, "persistent": persistent}
-    if len(sends) == len(receives) == 1:
+    if task.paired:
         sides["sendrecv"] = sendrecv
     if not task.adds:
         sides["datatypes"] = _of_datatypes(task)
