@@ -14,7 +14,7 @@ from dgraph.schedule.step import Start, Update, Zero
 from dgraph.schedule.touch import Touch
 from dgraph.schedule.turn import Turn
 from tests.networks import SPATIAL, config_text, program
-from tests.test_train import run
+from tests.workers import run
 
 CONV = "{{name: C{}, conv: {{channels: 3, size: 3, padding: 1}}, {}nonlinearity: relu, split: {{N: [y, x]}}}}"
 OUT = "{name: out, softmax: {classes: 3, bias: true}, loss_split: {N: [y, x]}}"

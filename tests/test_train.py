@@ -11,6 +11,7 @@ from dgraph.network import Network
 from dgraph.predict import predict
 from dgraph.runtime.communicator import OneRank
 from dgraph.runtime.thread import run_threads
+from dgraph.schedule.step import Start
 from dgraph.train import Worker, train
 from tests.networks import SPATIAL, config_text, load, program
 from tests.runs import apart, saved
@@ -29,6 +30,21 @@ LAMB = (
 )
 # Bytes for all ranks: NumPy's own buffers, and sums that threads stage. On each rank, every activation has more: 786 KB.
 LIMIT = {1: 64 << 10, 4: 512 << 10}
+
+
+def test_a_search_for_what_is_not_finite_gives_back_its_exchanges():
+    made = program(config_text(SPATIAL, "{y: 2, x: 1}"), ["messages.window=false"])
+
+    def body(worker):
+        communicator, given = worker.communicator, []
+        worker.train_step(worker.training_batches(shuffle=False).indices(0, 0))
+        communicator.release = given.append
+        evaluation = made.evaluation(made.plan(communicator.rank))
+        assert worker.engine.first_non_finite(evaluation) is None
+        return len(given), sum(isinstance(step, Start) for step in evaluation.steps)
+
+    for given, convoys in run(made, body):
+        assert given >= convoys > 0
 
 
 def peak_of_a_step(worker):

@@ -11,6 +11,8 @@ WAYS = (
     ["messages.lower=false"],
     ["messages.lower=[all_reduce, halo]", "messages.bucket=0"],
     ["messages.window=false", "messages.lower=false", "messages.bucket=0"],
+    ["overlap={updates: late}"],
+    ["messages.window=false", "overlap={pieces: false, updates: late}", "messages.bucket=0"],
 )
 NORMED = (
     "{name: C1, conv: {channels: 4, size: 3, padding: 1}, norm: batch, nonlinearity: relu, split: {N: y, W: x}}",

@@ -86,8 +86,12 @@ class Communicator(Protocol):
     host: str
     mpi: str
 
-    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
-        """A transfer of these messages. Local. The buffers belong to the exchange from `start` until it is done."""
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message], urgency: int | None = None) -> Exchange:
+        """A transfer of these messages. Local. The buffers belong to the exchange from `start` until it is done.
+
+        With an `urgency`, on all ranks or none, messages may take turns: those of a lower one go first; they advance while any of
+        these exchanges is tested or waited for. Without, nothing holds them back.
+        """
 
     def release(self, exchange: Exchange) -> None:
         """Gives back an exchange that is done and not used again, and its buffers. Local."""
@@ -217,7 +221,7 @@ class OneRank:
     def __init__(self) -> None:
         self.host = socket.gethostname()
 
-    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message], urgency: int | None = None) -> Exchange:
         """The empty exchange; a message would have nobody to go to."""
         if sends or receives:
             raise ValueError("one rank has nobody to exchange messages with")

@@ -53,6 +53,7 @@ class BoundConvoy:
 
     def __init__(self, uses: Sequence[Use], sent_nbytes: int) -> None:
         self.sent_nbytes = sent_nbytes
+        self.exchanges: list[Exchange] = list(dict.fromkeys(stage.exchange for use in uses for stage in use.stages))
         self._uses = cycle(uses)
         self._use = uses[0]
         self._at = len(uses[0].stages)

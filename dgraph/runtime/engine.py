@@ -97,7 +97,10 @@ class Engine:
         self._position = 0
         self.pending = False
         convoys = sorted((step.convoy for step in schedule.steps if isinstance(step, Start)), key=lambda c: c.number)
-        self._convoys = {convoy.name: self._convoy(convoy) for convoy in convoys}
+        # What is put off takes turns: what is needed first goes first.
+        waits = [(k, step) for k, step in enumerate(schedule.steps) if isinstance(step, Wait)]
+        urgency = {step.node: k for k, step in waits if schedule.turns[k] is Turn.NEXT}
+        self._convoys = {convoy.name: self._convoy(convoy, urgency.get(convoy.name)) for convoy in convoys}
         self._flights = {name: Flight(convoy, self.progress) for name, convoy in self._convoys.items()}
         bound = [self._bind(step, self.store.scratch(k)) for k, step in enumerate(schedule.steps)]
         forward = [k for k in range(schedule.forward) if schedule.turns[k] is not Turn.NEXT]
@@ -145,6 +148,10 @@ class Engine:
     def actions_of_batch(self, first: bool = True, last: bool = True) -> Run:
         """What `train_batch` does, action by action, behind a training step."""
         return self._runs[first, last, first and self.schedule.late]
+
+    def actions_of_step(self) -> list[Bound]:
+        """All that a training step of one batch does, what is put off at its end: whoever does so has put off nothing."""
+        return [*self._runs[True, True, False].steps, *self._late.steps]
 
     def finish(self) -> None:
         """The updates of the last training step that were put off into the next one, if there are any. Collective, but for that no
@@ -295,7 +302,7 @@ class Engine:
         swaps = [exchange(self.store.view(u.target), states[u.parameter][AVERAGE], scratch) for u in updates]
         return swaps, [*(flight.start for flight in flights), *(flight.wait for flight in flights)]
 
-    def _convoy(self, convoy: Convoy) -> BoundConvoy:
+    def _convoy(self, convoy: Convoy, urgency: int | None) -> BoundConvoy:
         parts = []
         for transfer in convoy.transfers:
             place = self.schedule.placement.places[transfer.tensor]
@@ -304,7 +311,7 @@ class Engine:
                 self.store.view((number, rect)) if number is not None and rect else None for number, rect in pairs
             )
             parts.append(Part(transfer, write, read))
-        return bind_convoy(convoy, parts, self.communicator, self.window, self.moment)
+        return bind_convoy(convoy, parts, self.communicator, self.window, self.moment, urgency)
 
     def _unwaited(self, steps: Sequence[Step]) -> list[Bound]:
         """Waits for what an evaluation starts and only a later node would wait for."""
@@ -341,7 +348,14 @@ class Engine:
                 tensor = other._non_finite(self.graph.ops[entry.node]) if entry.verb in ("compute", "feed") else None
                 if found is None and tensor is not None:
                     found = position[entry.node], entry.node, tensor
+        other.release()
         return found
+
+    def release(self) -> None:
+        """Gives back the exchanges of an engine that has none under way and is not used again. Local."""
+        for convoy in self._convoys.values():
+            for exchange in convoy.exchanges:
+                self.communicator.release(exchange)
 
     def _non_finite(self, node: OpNode) -> str | None:
         """The first result of a node, as it has just been written, that is not finite."""

@@ -19,6 +19,7 @@ from mpi4py import MPI
 from dgraph.error import CheckError
 from dgraph.runtime.cause import warn
 from dgraph.runtime.communicator import Array, Exchange, Message, Nothing, Shared, gather_by_messages, parts_of
+from dgraph.runtime.outbox import PART_NBYTES, Outbox
 from dgraph.runtime.pulse import Pulse
 
 LARGEST_NBYTES = 1 << 30
@@ -41,21 +42,24 @@ _PASSED_ON = 0.05
 Requests = list[MPI.Request]
 
 
-def _complete_patiently(requests: Requests) -> None:
-    """Poll; between polls give the core away, first for a turn, then for naps that grow."""
+def _poll(done: Callable[[], bool], patient: bool) -> None:
+    """Ask until it is done; between two questions, where one is patient, give the core away, first for a turn, then for naps that
+    grow."""
     for _ in range(YIELDS):
-        if MPI.Request.Testall(requests):
+        if done():
             return
-        os.sched_yield()
+        if patient:
+            os.sched_yield()
     nap = FIRST_NAP_SECONDS
-    while not MPI.Request.Testall(requests):
-        time.sleep(nap)
-        nap = min(2 * nap, LONGEST_NAP_SECONDS)
+    while not done():
+        if patient:
+            time.sleep(nap)
+            nap = min(2 * nap, LONGEST_NAP_SECONDS)
 
 
 def _complete(requests: Requests, patient: bool) -> None:
     if patient:
-        _complete_patiently(requests)
+        _poll(lambda: MPI.Request.Testall(requests), patient)
     else:
         MPI.Request.Waitall(requests)
 
@@ -65,6 +69,12 @@ def _parts(buffer: Array, largest: int) -> list[Array]:
     flat = buffer.reshape(-1)
     step = max(1, largest // buffer.itemsize)
     return [flat[start : start + step] for start in range(0, max(1, flat.size), step)]
+
+
+def _octets(message: Message, largest: int) -> list[tuple[Array, int, MPI.Datatype]]:
+    """A message in parts of at most `largest` bytes, as MPI takes them."""
+    octets = message.buffer.reshape(-1).view(np.uint8)
+    return [(part, part.size, MPI.BYTE) for part in _parts(octets, largest)]
 
 
 class _Transfer:
@@ -89,6 +99,38 @@ class _Transfer:
         """Free the requests."""
         for request in self._prequests:
             request.Free()
+
+
+class _Queued(_Transfer):
+    """Messages as persistent requests, whose sends, each with its bytes, take turns with those of others."""
+
+    def __init__(self, receives: Sequence[MPI.Prequest], sends: Sequence[tuple[MPI.Prequest, int]], urgency: int,
+                 outbox: Outbox, patient: bool) -> None:  # fmt: skip
+        super().__init__([*receives, *(request for request, _ in sends)], patient)
+        self._receives, self._sends, self._urgency, self._outbox = receives, sends, urgency, outbox
+        self._unsent = self._done = 0
+
+    def start(self) -> None:
+        for request in self._receives:
+            request.Start()
+        self._unsent, self._done = len(self._sends), 0
+        for request, nbytes in self._sends:
+            self._outbox.put(self._urgency, request, nbytes, self._gone)
+        self._outbox.pump()
+
+    def _gone(self) -> None:
+        self._unsent -= 1
+
+    def test(self) -> bool:
+        # They are many, and asked often: one by one, each until it is done, what has gone behind what has come.
+        self._outbox.pump()
+        among = len(self._requests) if not self._unsent else len(self._receives)
+        while self._done < among and self._requests[self._done].Test():
+            self._done += 1
+        return self._done == len(self._requests)
+
+    def wait(self) -> None:
+        _poll(self.test, self._patient)
 
 
 class _Meeting:
@@ -278,23 +320,29 @@ class MPICommunicator:
         self._memories: list[_Memory] = []
         self._groups: dict[tuple[int, ...], MPI.Intracomm] = {tuple(range(world.size)): self._world}
         self._transfers: list[_Transfer] = []
+        self._outbox = Outbox()
         tag = world.Get_attr(MPI.TAG_UB)
         self._largest_tag = tag if isinstance(tag, int) else 32767
         self.rank, self.size = world.rank, world.size
         self.host = MPI.Get_processor_name()
         self.mpi = _library()
 
-    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message], urgency: int | None = None) -> Exchange:
         for message in (*sends, *receives):
             if message.tag > self._largest_tag:
                 raise CheckError(
                     f"tag {message.tag} is too large for this MPI", f"it takes tags to {self._largest_tag}"
                 )
-        requests = [self._world.Recv_init(part, m.peer, m.tag) for m in receives for part in self._octets(m)]
-        requests += [self._world.Send_init(part, m.peer, m.tag) for m in sends for part in self._octets(m)]
-        if not requests:
+        if not sends and not receives:
             return Nothing()
-        transfer = _Transfer(requests, self._patient)
+        largest = self._largest if urgency is None else min(self._largest, PART_NBYTES)
+        world = self._world
+        coming = [world.Recv_init(part, m.peer, m.tag) for m in receives for part in _octets(m, largest)]
+        going = [(world.Send_init(part, m.peer, m.tag), part[1]) for m in sends for part in _octets(m, largest)]
+        if urgency is None:
+            transfer = _Transfer([*coming, *(request for request, _ in going)], self._patient)
+        else:
+            transfer = _Queued(coming, going, urgency, self._outbox, self._patient)
         self._transfers.append(transfer)
         return transfer
 
@@ -302,10 +350,6 @@ class MPICommunicator:
         if isinstance(exchange, _Transfer):
             self._transfers.remove(exchange)
             exchange.close()
-
-    def _octets(self, message: Message) -> list[tuple[Array, int, MPI.Datatype]]:
-        octets = message.buffer.reshape(-1).view(np.uint8)
-        return [(part, part.size, MPI.BYTE) for part in _parts(octets, self._largest)]
 
     def all_reduce(self, ranks: tuple[int, ...], buffer: Array, tag: int) -> Exchange:
         if self.rank not in ranks:

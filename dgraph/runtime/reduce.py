@@ -28,7 +28,7 @@ from dgraph.runtime.window import READY, SUMMED, TAKEN, Window
 
 
 def bind_all_reduce(convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None,
-                    moment: Moment) -> BoundConvoy:  # fmt: skip
+                    moment: Moment, urgency: int | None = None) -> BoundConvoy:  # fmt: skip
     """The sum made ready. Collective over its ranks: made in the same order on all of them."""
     arrays = [part.read for part in parts if part.read is not None]
     if len(arrays) < len(parts):
@@ -38,7 +38,7 @@ def bind_all_reduce(convoy: Convoy, parts: Sequence[Part], communicator: Communi
         block, packs, unpacks = _block(convoy, arrays)
         total = communicator.all_reduce(convoy.group, block, convoy.number)
         return BoundConvoy([Use(packs, [Stage(total, unpacks)])], nbytes)
-    ways = _Ways(convoy, communicator, window, moment)
+    ways = _Ways(convoy, communicator, window, moment, urgency)
     uses = _one_phase(ways, arrays) if convoy.is_one_phase(arrays[0].itemsize) else _two_phases(ways, arrays)
     return BoundConvoy(uses, nbytes)
 
@@ -69,6 +69,7 @@ class _Ways:
     communicator: Communicator
     window: Window | None
     moment: Moment
+    urgency: int | None
 
     @property
     def others(self) -> list[int]:
@@ -103,6 +104,7 @@ class _Ways:
         messages = self.communicator.exchange(
             [Message(peer, tag, block) for peer, block in sends.items()],
             [Message(peer, tag, block) for peer, block in receives.items()],
+            self.urgency,
         )
         return both(messages, self.meeting(what)) if self.near else messages
 

@@ -232,7 +232,7 @@ class ThreadCommunicator:
         self._memories = 0
         self.host = f"thread{rank}"
 
-    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Exchange:
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message], urgency: int | None = None) -> Exchange:
         sends, receives = tuple(sends), tuple(receives)
         for message in (*sends, *receives):
             if message.peer == self.rank or not 0 <= message.peer < self.size:

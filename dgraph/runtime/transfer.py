@@ -39,13 +39,14 @@ Sources = list[tuple[int, Rect, Array]]
 
 
 def bind_convoy(convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None,
-                moment: Moment = ALWAYS) -> BoundConvoy:  # fmt: skip
-    """A convoy made ready. Collective over its ranks: made in the same order on all of them."""
+                moment: Moment = ALWAYS, urgency: int | None = None) -> BoundConvoy:  # fmt: skip
+    """A convoy made ready; `urgency` as `Communicator.exchange` has it. Collective over its ranks: made in the same order on all
+    of them."""
     if convoy.sums_in_place:
-        return bind_all_reduce(convoy, parts, communicator, window, moment)
+        return bind_all_reduce(convoy, parts, communicator, window, moment, urgency)
     if convoy.kind in GATHERED and window is None:
         return _bind_gather(convoy, parts, communicator)
-    return _bind_pull(convoy, parts, communicator, window, moment)
+    return _bind_pull(convoy, parts, communicator, window, moment, urgency)
 
 
 def _bind_gather(convoy: Convoy, parts: Sequence[Part], communicator: Communicator) -> BoundConvoy:
@@ -82,7 +83,7 @@ def _sent(parts: Sequence[Part]) -> int:
 
 
 def _bind_pull(convoy: Convoy, parts: Sequence[Part], communicator: Communicator, window: Window | None,
-               moment: Moment) -> BoundConvoy:  # fmt: skip
+               moment: Moment, urgency: int | None) -> BoundConvoy:  # fmt: skip
     """Every reader takes what it needs."""
     unpacking = _unpacking if convoy.merge is None else partial(_merging, convoy.merge, moment)
     near = window.ranks if window is not None else frozenset[int]()
@@ -92,6 +93,7 @@ def _bind_pull(convoy: Convoy, parts: Sequence[Part], communicator: Communicator
     messages = communicator.exchange(
         [Message(peer, convoy.number, block) for peer, block in outgoing.blocks.items()],
         [Message(peer, convoy.number, block) for peer, block in incoming.blocks.items()],
+        urgency,
     )
     packs = _packing(parts, [m for m, _ in sends], outgoing)
     arriving = [_sources(m, views) for (m, _), views in zip(receives, incoming.views, strict=True)]

@@ -18,7 +18,7 @@ OWN = ("mpich_shm_", "sm_segment.", "vader_segment.")
 def test_every_way_has_the_same_bits(mpi):
     done = run(mpi, 4, "ways.py", MIXED)
     assert done.status == 0, done.error
-    assert done.out == "4 ranks: 4 ways\n"
+    assert done.out == "4 ranks: 7 ways\n"
     (line,) = done.error.splitlines()
     assert line.startswith("warning: ")
     assert line.endswith(": too little shared memory in nowhere; ranks there exchange messages instead")

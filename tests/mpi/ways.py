@@ -13,6 +13,9 @@ WAYS = (
     ["messages.window=false"],
     ["messages.lower=false"],
     ["messages.window=false", "messages.lower=[]", "messages.bucket=0"],
+    ["overlap={updates: late}"],
+    ["messages.window=false", "overlap={updates: late}", "progress=thread"],
+    ["messages.window=false", "overlap={updates: late}", "messages.bucket=0"],
 )
 
 
@@ -31,6 +34,7 @@ def bits_of(way, communicator):
 
 
 with connected(lambda: "ways") as communicator:
+    sys.modules[type(communicator).__module__].PART_NBYTES = 256  # of these tensors, too, several parts
     outcomes = [bits_of(way, communicator) for way in WAYS]
     assert len(set(outcomes)) == 1, outcomes
     sys.modules[type(communicator).__module__].SHARED_MEMORY = "nowhere"
