@@ -93,12 +93,14 @@ def test_the_proof_knows_the_next_step():
 def test_the_proof_finds_what_spoils_a_gradient_under_way():
     made = network(PLAIN, "late")
     schedule = made.schedule(made.plan(0))
-    assert check_memory(schedule, made.graph) == []
+    assert check_memory(schedule, made.graph, made.backend) == []
     places = schedule.placement.places
     taken, between = places["C1.W.grad"].write, places["C0.conv.output"].write
     offsets = {**schedule.placement.offsets, between: schedule.placement.offsets[taken]}
     (finding,) = check_memory(
-        replace(schedule, placement=replace(schedule.placement, offsets=MappingProxyType(offsets))), made.graph
+        replace(schedule, placement=replace(schedule.placement, offsets=MappingProxyType(offsets))),
+        made.graph,
+        made.backend,
     )
     assert finding.text.endswith("its memory serves for something else before this node has read it")
     again = Zero("again", taken, elided=False)
@@ -108,7 +110,7 @@ def test_the_proof_finds_what_spoils_a_gradient_under_way():
         turns=(*schedule.turns, Turn.LAST),
         scratch=(*schedule.scratch, (0, 0)),
     )
-    (finding,) = check_memory(written, made.graph)
+    (finding,) = check_memory(written, made.graph, made.backend)
     assert finding.node == "again"
     assert finding.text == "C1.W.grad: this node writes it while it is under way"
 
