@@ -91,12 +91,15 @@ def _step(step: Step, graph: Graph, backend: Backend) -> str:
         case Compute(node=node, call=call):
             adds = f"  adds {sorted(call.accumulate)}" if call.accumulate else ""
             verb = "again   " if step.again else "compute "
-            return f"{verb} {node}  piece {call.piece}{adds}  by {backend.maker((call.op, call.gradient))}"
+            by = backend.maker((call.op, call.gradient)) + backend.way(call)
+            return f"{verb} {node}  piece {call.piece}{adds}  by {by}"
         case Fused(node=node, chain=chain):
             inner = [dict(graph.ops[step.parts[k].node].outputs)[port] for k, port in sorted(chain.inner)]
             without = f"  without {inner}" if inner else ""
             verb = "again   " if step.parts[0].again else "fused   "
-            return f"{verb} {node}  piece {chain.calls[0].piece}{without}  by {backend.name}"
+            return (
+                f"{verb} {node}  piece {chain.calls[0].piece}{without}  by {backend.name}{backend.way(chain.calls[0])}"
+            )
         case Zero(node=node, elided=elided):
             return f"zero     {node}" + ("  (elided: the first writer assigns)" if elided else "")
         case Measure(node=node, pieces=pieces):

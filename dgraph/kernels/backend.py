@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dgraph.kernels.call import Action, Array, Call, Fusion, InPlace, Kernel, Moment
+from dgraph.kernels.call import Action, Array, Call, Choosing, Fusion, InPlace, Kernel, Moment
 from dgraph.kernels.numpy import KERNELS
 from dgraph.kernels.numpy.update import Operands, Recipe, bind_exchange, bind_follow, bind_measure, bind_update
 
@@ -68,6 +68,12 @@ class Backend:
         """Whose kernel does an op: its own, or NumPy's on the same memory where it has none."""
         kernel = self.kernels[key]
         return NUMPY.name if kernel is KERNELS[key] or isinstance(kernel, Borrowed) else self.name
+
+    def way(self, call: Call) -> str:
+        """In which of its ways a kernel does a call, in brackets, after a space; empty where there is nothing to say."""
+        kernel = self.kernels[call.op, call.gradient]
+        way = kernel.way(call) if isinstance(kernel, Choosing) else ""
+        return f" ({way})" if way else ""
 
 
 NUMPY = Backend("numpy", KERNELS, {}, Updates())

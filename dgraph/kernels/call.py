@@ -103,6 +103,14 @@ class InPlace(Protocol):
         """(result, operand) of a call whose arrays may be one and the same, one pair at a time: ports; of a chain (call, port)."""
 
 
+@runtime_checkable
+class Choosing(Protocol):
+    """A kernel that does calls in more than one way."""
+
+    def way(self, call: Call) -> str:
+        """In which it does a call, in a few words; empty: in its usual one."""
+
+
 @dataclass(frozen=True)
 class Chain:
     """Calls that run one after the other, of which each but the first reads what an earlier one wrote.

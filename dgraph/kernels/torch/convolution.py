@@ -4,7 +4,8 @@ In: calls of conv and conv_transpose in float32. Out: `Convolution`, the kernel.
 that it has on each side; nothing is done for a delta that nobody wants.
 
 A sum over places alone (size 1) is a matrix product straight into the result, by NumPy's BLAS; with a stride, the places that have
-a window go through scratch. What is padded otherwise than the same on both sides is copied into scratch with its zeros around it.
+a window go through scratch. Windows of three places are done in tiles where that takes less time than the library's convolution
+(`dgraph.kernels.torch.winograd`). What is padded otherwise than the library can is copied into scratch with its zeros around it.
 What the library gives in an array of its own is copied, or added, to where it belongs.
 """
 
@@ -97,6 +98,11 @@ class Convolution:
     def order(self, call: Call, port: str) -> tuple[int, ...] | None:
         """Channels last, in filters as well."""
         return channels_last(len(call.access.dims[port.removesuffix(".delta")]))
+
+    def way(self, call: Call) -> str:
+        """Which results are done in tiles (see `dgraph.kernels.torch.winograd`)."""
+        found = [product.written for product in self.products(call) if self._tiling(call, product) is not None]
+        return f"{', '.join(found)} in tiles" if found else ""
 
     def products(self, call: Call) -> list[Product]:
         """What is wanted."""
