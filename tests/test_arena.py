@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dgraph.schedule.arena import ALIGNMENT, arrange
 from dgraph.schedule.lifetime import Life
 from dgraph.schedule.overwrite import check_memory
+from dgraph.schedule.step import Zero
 from tests.fused import CHAINS, NORMED, backend
 from tests.joined import text_of
 from tests.networks import SPATIAL, config_text, program
@@ -163,3 +164,22 @@ CLIPPED = "{optimizer: {sgd: {rate: 0.1}}, clip: 1, steps: 5}"
 def steps(text):
     made = program(text)
     return [step.node for step in made.schedule(made.plan(0)).steps]
+
+
+def zeroed(pieces):
+    """The nodes that set something to zero, where a convolution of a network comes in pieces."""
+    layers = [
+        "{name: A, conv: {channels: 4, size: 3, padding: 1}, nonlinearity: tanh}",
+        f"{{name: B, conv: {{channels: 4, size: 1}}, nonlinearity: tanh, pieces: {pieces}}}",
+        "{name: out, softmax: {classes: 3}}",
+    ]
+    made = program(config_text(layers, ONE))
+    return [step.node for step in made.schedule(made.plan(0)).steps if isinstance(step, Zero) and not step.idle]
+
+
+def test_pieces_that_lie_side_by_side_need_no_zeroing():
+    """Pieces of samples write their parts of the result and of the input's delta, and add up in those of parameters; pieces of
+    output channels write their parts of the result and of the filters' delta, and add up in that of the input."""
+    assert zeroed("{N: 1}") == []
+    assert zeroed("{N: 3}") == ["B.W.grad.set_zero"]
+    assert zeroed("{O: 2}") == ["A.convNL.output.grad.set_zero"]

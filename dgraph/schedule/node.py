@@ -7,6 +7,7 @@ a piece assigns and what it adds is decided here, from rects alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from types import MappingProxyType
 
 from dgraph.graph.access import image
@@ -88,8 +89,7 @@ def _zero_step(layout: Layout, node: OpNode, rank: int, placement: Placement, ke
 
 
 def _first_writer_assigns(layout: Layout, tensor: str, rank: int, placement: Placement) -> bool:
-    """Whether the first op that writes a gradient on this rank covers its whole write rect in one piece without gaps, and nothing
-    is read beside it."""
+    """Whether the first op that writes a gradient on this rank covers its whole write rect, and nothing is read beside it."""
     if tensor in placement.bare:
         return False
     for name, port in _counted_writers(layout, tensor, rank):
@@ -109,10 +109,19 @@ def _counted_writers(layout: Layout, tensor: str, rank: int) -> list[tuple[str, 
 
 
 def _covers(layout: Layout, name: str, port: str, pieces: Sequence[Rect], rect: Rect) -> bool:
+    """Whether pieces write every element of a rect, each once: one piece, or several by one port alone, that nothing may have been
+    added before it assigns."""
     node = layout.graph.ops[name]
-    box = node.access.space.box(pieces[0])
-    dense = all(expression.is_dense(box) for expression in node.port_map(port))
-    return len(pieces) == 1 and dense and layout.piece_rect(name, port, pieces[0]) == rect
+    boxes = [node.access.space.box(piece) for piece in pieces]
+    if not all(expression.is_dense(box) for box in boxes for expression in node.port_map(port)):
+        return False
+    parts = [layout.piece_rect(name, port, piece) for piece in pieces]
+    if len(parts) == 1:
+        return parts[0] == rect
+    tensors = [tensor for _, tensor in node.outputs]
+    alone = tensors.count(dict(node.outputs)[port]) == 1
+    apart = not any(a.intersect(b) for a, b in combinations(parts, 2))
+    return alone and apart and rect.volume == sum(part.volume for part in parts)
 
 
 def _compute_steps(layout: Layout, op: OpLayout, rank: int, placement: Placement, dtype: str,
@@ -169,8 +178,8 @@ def _port_place(layout: Layout, op: OpLayout, port: str, tensor: str, piece: Rec
 
 def _assigns(layout: Layout, node: OpNode, port: str, tensor: str, pieces: Sequence[Rect], rank: int,
              placement: Placement) -> bool:  # fmt: skip
-    """Whether a result is assigned instead of added to: the only piece of a forward op, if it leaves no gaps and nothing is read
-    beside it; the covering first writer of a gradient."""
+    """Whether a result is assigned instead of added to: that of a forward op whose pieces leave no gaps and do not add up, if
+    nothing is read beside it; the covering first writer of a gradient."""
     if node.kind != "gradient":
         return tensor not in placement.bare and _covers(
             layout, node.name, port, pieces, layout.write_rect(tensor, rank)
