@@ -142,15 +142,17 @@ class Tiles:
         x, w, y = (_inner(array) for array in (source, filters, delta))
         u, none = self._u.view(self.tiling.places, w.shape[0], -1), (0,) * len(self.tiling.size)
         steps: list[Step] = []
+        shared: dict[Sizes, tuple[Tensor, Tensor, list[Step], list[Step], Step]] = {}
         for block in self._blocks():
-            room, v, of_source = self._spread(block.size, self.tiling.windows(block.size), self._v, of_windows)
+            size = block.size
+            if size not in shared:
+                room, v, of_source = self._spread(size, self.tiling.windows(size), self._v, of_windows)
+                other, e, of_delta = self._spread(size, self.tiling.pairs(size), self._e, of_pair)
+                shared[size] = room, other, of_source, of_delta, partial(torch.baddbmm, u, e.transpose(1, 2), v, out=u)
+            room, other, of_source, of_delta, products = shared[size]
             steps += [*self._read(x, block, self.tiling.before, room), *of_source]
-            room, e, of_delta = self._spread(block.size, self.tiling.pairs(block.size), self._e, of_pair)
-            steps += [*self._read(y, block, none, room), *of_delta]
-            left = e.transpose(1, 2)
-            begins = not any(block.start)
-            steps.append(partial(torch.bmm, left, v, out=u) if begins else partial(torch.baddbmm, u, left, v, out=u))
-        return [*steps, *self._to_filters(u, w, adds)]
+            steps += [*self._read(y, block, none, other), *of_delta, products]
+        return [self._u.zero_, *steps, *self._to_filters(u, w, adds)]
 
     def _blocks(self) -> Iterator[Rect]:
         return blocks(Rect.whole(self.tiling.tiles), self.tiling.block)
@@ -225,18 +227,32 @@ class Tiles:
         extents = [n * (STEP if k == TAPS else 1) for n, k in zip(block.size, (1, *self.tiling.size), strict=True)]
         region = self._region(block, extents, (0,) * len(self.tiling.size))
         there = y[tuple(slice(a, min(b, n)) for (a, b), n in zip(region, y.shape, strict=False))]
+        whole = all(b <= n for (_, b), n in zip(region, y.shape, strict=False))
         steps: list[Step] = []
-        for which in product(range(STEP), repeat=self.dims):
-            rest = iter(which)
-            some = [slice(next(rest), None, STEP) if k == TAPS else slice(None) for k in (1, *self.tiling.size)]
-            target = there[tuple(some)]
-            within = tuple(slice(n) for n in target.shape)
-            one, other = (m[(*which[:-1], k)][within] for k in (which[-1], which[-1] + STEP))
+        for one, other, target in self._together(m, there) if whole else self._apart(m, there):
             if adds:
                 steps += [partial(one.add_, other), partial(target.add_, one)]
             else:
                 steps.append(partial(torch.add, one, other, out=target))
         return [*steps, *passing(there)]
+
+    def _together(self, m: Tensor, there: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The pairs of sums, and where each pair's own sum belongs, with all results of the tiles' other dimensions at a time."""
+        for d, k in enumerate(self.tiling.size, start=1):
+            there = there.unfold(d, STEP, STEP) if k == TAPS else there
+        there = there.movedim(list(range(-self.dims, 0)), list(range(self.dims)))
+        m, last = m[(slice(STEP),) * (self.dims - 1)], self.dims - 1
+        for k in range(STEP):
+            yield m.select(last, k), m.select(last, k + STEP), there.select(last, k)
+
+    def _apart(self, m: Tensor, there: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The same, one result of a tile at a time, where some of its others are beyond the edge."""
+        for which in product(range(STEP), repeat=self.dims):
+            rest = iter(which)
+            some = [slice(next(rest), None, STEP) if k == TAPS else slice(None) for k in (1, *self.tiling.size)]
+            target = there[tuple(some)]
+            within = tuple(slice(n) for n in target.shape)
+            yield m[which][within], m[(*which[:-1], which[-1] + STEP)][within], target
 
 
 def _flat(carver: Carver, count: int) -> Tensor:
