@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from dgraph.kernels.call import Action, Array
 
@@ -37,7 +38,26 @@ def bind_sum(out: Array, terms: Sequence[Array]) -> list[Action]:
 
 def bind_copy(out: Array, source: Array) -> list[Action]:
     """Actions that make `out` the same as `source`."""
-    return [partial(into.__setitem__, ..., part) for into, part in _columns(COPIED, out, source)]
+    return [partial(into.__setitem__, ..., part) for into, part in _columns(COPIED, *_runs(out, source))]
+
+
+def _runs(*arrays: Array) -> tuple[Array, ...]:
+    """The arrays with what lies side by side in all of them as one element of so many bytes: NumPy takes as long for a short run as
+    for a single number. They themselves where nothing does, or everything."""
+    first = arrays[0]
+    order = sorted((axis for axis, n in enumerate(first.shape) if n > 1), key=lambda axis: abs(first.strides[axis]))
+    run, inner = first.itemsize, 0
+    while inner < len(order) and all(array.strides[order[inner]] == run for array in arrays):
+        run *= first.shape[order[inner]]
+        inner += 1
+    if not first.size or inner in (0, len(order)):
+        return arrays
+    outer = order[: inner - 1 : -1]
+    shape = (*(first.shape[axis] for axis in outer), run // first.itemsize)
+    return tuple(
+        as_strided(array, shape, (*(array.strides[axis] for axis in outer), first.itemsize)).view(f"V{run}")[..., 0]
+        for array in arrays
+    )
 
 
 def _columns(most: int, out: Array, *others: Array) -> list[tuple[Array, ...]]:
