@@ -16,8 +16,8 @@ from types import MappingProxyType
 import numpy as np
 
 from dgraph.kernels.call import Action, Array, Call, Kernel
-from dgraph.kernels.numpy.block import Carver, Step, in_sequence
-from dgraph.kernels.numpy.blockwise import Indifferent, assign_or_add, nbytes, sum_nbytes, sum_of
+from dgraph.kernels.numpy.block import Carver, Step, in_sequence, memory_order
+from dgraph.kernels.numpy.blockwise import Blocks, Indifferent, assign_or_add, each, nbytes, sum_nbytes, sum_of
 from dgraph.kernels.numpy.view import Operand
 from dgraph.rect import Rect
 
@@ -54,12 +54,23 @@ def sum_over_repeats(factors: Sequence[Array], target: Array, accumulate: bool, 
     """`target (+)= product of the factors`, summed over the axes of which the target has one element only: in float64, unless a
     few views of a single factor are all."""
     if factors[0].shape == target.shape:
+        if len(factors) == 1:
+            return _moved(factors[0], target, accumulate, scratch)
         return assign_or_add(product, factors, target, accumulate, Carver(scratch))
     repeats = [n if n != m else 1 for n, m in zip(factors[0].shape, target.shape, strict=True)]
     if len(factors) == 1 and prod(repeats) <= FEW:
         views = [factors[0][_at(place, repeats)] for place in np.ndindex(*repeats)]
         return assign_or_add(total, views, target, accumulate, Carver(scratch))
     return sum_of(product if len(factors) > 1 else None, factors, target, accumulate, scratch)
+
+
+def _moved(source: Array, target: Array, accumulate: bool, scratch: Array) -> Action:
+    """`target (+)= source`. A copy goes straight to its place; in blocks where one lies across the other in memory."""
+    if accumulate:
+        return assign_or_add(product, [source], target, True, Carver(scratch))
+    if memory_order(source) == memory_order(target):
+        return partial(np.copyto, target, source)
+    return each(np.copyto, Blocks((target, source)))
 
 
 def _at(place: Sequence[int], repeats: Sequence[int]) -> tuple[slice, ...]:
@@ -92,7 +103,7 @@ class Remap(Indifferent):
                 outside = [rest for rim in outside for rest in rim.subtract(box)]
                 target = output.view(box)
                 spread = np.broadcast_to(view, target.shape)
-                steps.append(assign_or_add(product, [spread], target, accumulate, Carver(scratch)))
+                steps.append(_moved(spread, target, accumulate, scratch))
         for rim in outside if "value" in call.attributes else ():
             fill = partial(np.copyto, src=call.attributes["value"])
             steps.append(assign_or_add(fill, [], output.view(rim), accumulate, Carver(scratch)))
