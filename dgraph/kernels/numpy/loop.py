@@ -41,11 +41,13 @@ class Tile:
         return [axis for axis in order if self.counts[axis] > 1]
 
     def stack(self, array: Array, axes: Sequence[int]) -> Array:
-        """The blocks of an array as one view: first the axes along which they follow each other, then a block's own."""
+        """The blocks of an array as one view: first the axes along which they follow each other, then a block's own. Axes of
+        length 1 have no stride: NumPy copies what it works on in place if that has another one there than the result."""
         first = array[tuple(slice(start, None) for start in self.start)]
         shape = (*(self.counts[axis] for axis in axes), *self.size)
         steps = (self.size[axis] * array.strides[axis] for axis in axes)
-        return as_strided(first, shape, (*steps, *array.strides))
+        own = (stride if n > 1 else 0 for stride, n in zip(array.strides, self.size, strict=True))
+        return as_strided(first, shape, (*steps, *own))
 
 
 def tiles(box: Rect, sizes: Sequence[int]) -> Iterator[Tile]:
