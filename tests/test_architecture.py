@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "dgraph"
 LEVELS = {
-    "error": 0, "rect": 0, "rate": 0, "average": 0, "block": 1, "durable": 1, "trace": 2, "random": 2, "run": 2,
+    "error": 0, "rect": 0, "rate": 0, "average": 0, "spare": 0, "block": 1, "durable": 1, "trace": 2, "random": 2, "run": 2,
     "checkpoint": 2, "picture": 2, "tensorboard": 2,
     "graph": 1, "config": 2, "ops": 2, "kernels": 3, "models": 3, "autodiff": 3,
     "layout": 4, "optimizer": 4, "plan": 5, "schedule": 6, "runtime": 7, "data": 7,

@@ -29,6 +29,7 @@ from dgraph.error import ConfigError
 from dgraph.ops.letter import letters_of
 from dgraph.random import fill_uniform
 from dgraph.rect import Rect
+from dgraph.spare import empty
 
 Bounds = tuple[int, int]
 Draw = Callable[[Array], Array]
@@ -214,7 +215,8 @@ def _read_moved(read: Callable[[Array, Rect], Array], extents: Sequence[int], mi
             target: tuple[Any, ...] = (chosen, *inner.slices([a for a, _ in before]))
             found.append((target, read(indices[chosen], inner)[turned]))
     dtype = np.result_type(*(values for _, values in found)) if found else np.dtype(np.float32)
-    out: Array = np.full((len(indices), *rect.size), missing, dtype)
+    out = empty((len(indices), *rect.size), dtype)
+    out.fill(missing)
     for target, values in found:
         out[target] = values
     return out
@@ -241,5 +243,7 @@ class Normalized(Behind):
             np.array(given[channels], values.dtype).reshape(-1, *(1 for _ in rect.size[1:]))
             for given in (self.mean, self.deviation)
         )
-        normal: Array = (values - mean) / deviation
+        normal = empty(values.shape, values.dtype)
+        np.subtract(values, mean, out=normal)
+        normal /= deviation
         return normal

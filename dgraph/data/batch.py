@@ -18,10 +18,12 @@ from dgraph.data.spec import SUBSETS, Array, DataSpec, Description, Source
 from dgraph.error import ConfigError
 from dgraph.random import permutation
 from dgraph.rect import Rect
+from dgraph.spare import lent
 
 MISSING = -1
 """The index of a sample that a last, partial batch lacks, and its class numbers; its real targets are NaN, its values 0."""
-BITE = 1 << 20
+BITE, SAMPLES = 1 << 20, 64
+"""How many elements, and samples, are read at a time at most."""
 Read = Callable[[Array, Rect], Array]
 
 
@@ -129,15 +131,16 @@ def _fill(read: Read, shape: tuple[int, ...], missing: float, indices: Array, ou
     """Write what `read` gives of the samples, some at a time, and `missing` for those that are not there."""
     _check(out, rect, (len(indices), *shape))
     sample = Rect(rect.start[1:], rect.size[1:])
-    for block in blocks(rect.size[:1], max(1, BITE // prod(sample.size))):
+    for block in blocks(rect.size[:1], max(1, min(SAMPLES, BITE // prod(sample.size)))):
         chosen = indices[block.shift(rect.start[:1]).slices()]
         part = out[block.slices()]
         there = chosen != MISSING
-        if there.all():
-            part[...] = read(chosen, sample)
-        else:
-            part[...] = missing
-            part[there] = read(chosen[there], sample)
+        with lent():
+            if there.all():
+                part[...] = read(chosen, sample)
+            else:
+                part[...] = missing
+                part[there] = read(chosen[there], sample)
 
 
 def _check(out: Array, rect: Rect, dim: tuple[int, ...]) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from dgraph.data.spec import Array, Behind
 from dgraph.rect import Rect
+from dgraph.spare import empty
 
 Read = Callable[[Array, Rect], Array]
 
@@ -54,5 +54,8 @@ class Kept(Behind):
                 shelf = self._shelves.setdefault(what, Shelf(values, np.zeros(self.samples, bool)))
             shelf.values[missing] = found
             shelf.there[missing] = True
-        where: tuple[Any, ...] = (indices, *rect.slices(whole.start))
-        return np.asarray(shelf.values[where])
+        rows = shelf.values[(slice(None), *rect.slices(whole.start))]
+        found = empty((len(indices), *rect.size), rows.dtype)
+        for k, index in enumerate(indices.tolist()):
+            found[k] = rows[index]
+        return found

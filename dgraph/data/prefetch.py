@@ -18,6 +18,7 @@ import numpy as np
 from dgraph.data.batch import Batch
 from dgraph.data.spec import Array
 from dgraph.rect import Rect
+from dgraph.spare import Pool, lent
 
 Places = Mapping[str, tuple[Array, Rect]]
 """Port of a data node -> the array that it fills, and its rect of the batch."""
@@ -69,6 +70,7 @@ class _Slot:
         self._places = {port: (np.empty_like(array), rect) for port, (array, rect) in places.items()}
         self._read = read
         self._batch: Batch | None = None
+        self._pool = Pool()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -95,7 +97,7 @@ class _Slot:
     def _run(self, batch: Batch) -> None:
         try:
             # As in a step: what is not finite is for the loss to report.
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), lent(self._pool):
                 self._read(batch, self._places)
         except Exception as error:
             self._error = error

@@ -20,9 +20,12 @@ import numpy as np
 from dgraph.data.spec import Array, Description, Source
 from dgraph.random import fill_normal, fill_uniform
 from dgraph.rect import Rect
+from dgraph.spare import empty
 
 NOISE = 0.1
 """The deviation of the noise in samples with real targets."""
+BITE = 512
+"""Labels of places that are found at a time."""
 ERROR = 0.01
 """The deviation of the noise in real targets."""
 
@@ -55,11 +58,9 @@ class ClassSource:
     def read(self, indices: Array, rect: Rect) -> Array:
         """As `Source.read`, float32."""
         values = _noise(self, indices, rect)
-        pattern = np.empty_like(values)
         row = Rect((0, *rect.start), (1, *rect.size))
         dim = (self.classes, *self.shape)
-        fill_uniform(pattern, self.seed, "synthetic pattern", 0, dim, row, -1.0, 1.0, self._drawn(indices))
-        values += pattern
+        fill_uniform(values, self.seed, "synthetic pattern", 0, dim, row, -1.0, 1.0, self._drawn(indices), adds=True)
         values /= self.scale
         return values
 
@@ -68,10 +69,11 @@ class ClassSource:
         return self._drawn(indices).reshape(-1, *rect.size)
 
     def _drawn(self, indices: Array) -> Array:
-        drawn: Array = np.empty(len(indices))
+        drawn, numbers = empty((len(indices),), np.float64), empty((len(indices),), np.int64)
         row = Rect((0,), (1,))
         fill_uniform(drawn, self.seed, "synthetic label", 0, (self.samples,), row, 0.0, self.classes, indices)
-        return drawn.astype(np.int64)
+        np.copyto(numbers, drawn, casting="unsafe")
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -92,26 +94,27 @@ class TargetSource:
         values = _noise(self, indices, rect)
         values *= NOISE
         targets = self._drawn(indices, Rect.whole(self.label_shape))
-        pattern: Array = np.empty((1, *rect.size), np.float32)
+        pattern, product = empty((1, *rect.size), np.float32), empty(values.shape, np.float32)
         for k in range(self.label_shape[0]):
             row = Rect((k, *rect.start), (1, *rect.size))
             dim = (self.label_shape[0], *self.shape)
             fill_uniform(pattern, self.seed, "synthetic pattern", 0, dim, row, -1.0, 1.0)
-            values += pattern * targets[:, k : k + 1]
+            values += np.multiply(pattern, targets[:, k : k + 1], out=product)
         values /= self.scale
         return values
 
     def labels(self, indices: Array, rect: Rect) -> Array:
         """As `Source.labels`, float32."""
-        errors = np.empty((len(indices), *rect.size), np.float32)
+        errors = empty((len(indices), *rect.size), np.float32)
         row = Rect((0, *rect.start), (1, *rect.size))
         dim = (self.samples, *self.label_shape)
         fill_normal(errors, self.seed, "synthetic error", 0, dim, row, 0.0, ERROR, indices)
-        return self._drawn(indices, rect) + errors
+        errors += self._drawn(indices, rect)
+        return errors
 
     def _drawn(self, indices: Array, rect: Rect) -> Array:
         """The targets before their error, float32."""
-        drawn: Array = np.empty((len(indices), *rect.size), np.float32)
+        drawn = empty((len(indices), *rect.size), np.float32)
         row = Rect((0, *rect.start), (1, *rect.size))
         dim = (self.samples, *self.label_shape)
         fill_uniform(drawn, self.seed, "synthetic target", 0, dim, row, -1.0, 1.0, indices)
@@ -146,11 +149,16 @@ class PlaceSource:
         box = Rect.of([(int(place.min()), int(place.max()) + 1) for place in places])
         values = _noise(self, indices, box)
         for d, (place, start) in enumerate(zip(places, box.start, strict=True)):
-            values = values.take(place - start, d + 1)
+            taken = empty((*values.shape[: d + 1], len(place), *values.shape[d + 2 :]), np.float32)
+            values = np.take(values, place - start, d + 1, out=taken, mode="clip")
         if self.classes is None:
-            return np.sin(values)
+            return np.sin(values, out=values)
         bounds = [NormalDist().inv_cdf(k / self.classes) for k in range(1, self.classes)]
-        return np.searchsorted(bounds, values).astype(np.int64)
+        numbers = empty(values.shape, np.int64)
+        for start in range(0, values.size, BITE):
+            bite = slice(start, start + BITE)
+            numbers.reshape(-1)[bite] = np.searchsorted(bounds, values.reshape(-1)[bite])
+        return numbers
 
     def _places(self, dimension: int, start: int, stop: int) -> Array:
         """Which indices of a sample's dimension the labels from start to stop are about."""
@@ -162,7 +170,7 @@ class PlaceSource:
 
 def _noise(source: ClassSource | TargetSource | PlaceSource, indices: Array, rect: Rect) -> Array:
     """Normal values of deviation 1, float32 [n, *rect.size]."""
-    values: Array = np.empty((len(indices), *rect.size), np.float32)
+    values = empty((len(indices), *rect.size), np.float32)
     row = Rect((0, *rect.start), (1, *rect.size))
     dim = (source.samples, *source.shape)
     fill_normal(values, source.seed, "synthetic noise", 0, dim, row, picks=indices)

@@ -43,18 +43,22 @@ class Stream:
 
     def words(self, block: Array) -> Array:
         """The words of these blocks (int64 [counter]), as uint64 [4, counter]."""
-        words = np.empty((4, block.size), np.uint64)
+        words, products = np.empty((4, block.size), np.uint64), np.empty((2, block.size), np.uint64)
+        self.fill(block, words, products)
+        return words
+
+    def fill(self, block: Array, words: Array, products: Array) -> None:
+        """The same into an array; `products`, uint64 [2, counter], is room to work in."""
         np.bitwise_and(block.view(np.uint64), MASK, out=words[0])
         np.right_shift(block.view(np.uint64), HALF, out=words[1])
         words[2], words[3] = self.step, self.seed >> 32
-        philox(words, (self.seed & 0xFFFFFFFF, crc32(self.purpose.encode())))
-        return words
+        philox(words, (self.seed & 0xFFFFFFFF, crc32(self.purpose.encode())), products)
 
 
-def philox(words: Array, key: tuple[int, int]) -> None:
-    """Philox 4x32-10, in place, on counters uint64 [4, counter] that hold 32-bit words."""
+def philox(words: Array, key: tuple[int, int], products: Array) -> None:
+    """Philox 4x32-10, in place, on counters uint64 [4, counter] that hold 32-bit words; `products` [2, counter] is room."""
     a, b, c, d = words
-    low, high = np.empty_like(a), np.empty_like(a)
+    low, high = products
     for turn in range(ROUNDS):
         np.multiply(a, FACTORS[0], out=low)
         np.multiply(c, FACTORS[1], out=high)
