@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgraph.kernels.call import Action, Array, Call, Choosing, Fusion, InPlace, Kernel, Moment
-from dgraph.kernels.numpy import KERNELS
+from dgraph.kernels.numpy import FUSIONS, KERNELS
 from dgraph.kernels.numpy.update import Operands, Recipe, bind_exchange, bind_follow, bind_measure, bind_update
 
 Key = tuple[str, bool]
@@ -76,4 +76,4 @@ class Backend:
         return f" ({way})" if way else ""
 
 
-NUMPY = Backend("numpy", KERNELS, {}, Updates())
+NUMPY = Backend("numpy", KERNELS, FUSIONS, Updates())

@@ -2,7 +2,7 @@
 
 In: the steps of one rank, the fusions of a backend. Out: the steps, those of a chain replaced by one `Fused`. Promise: a chain is a
 run of steps with no transfer or zeroing at work between them, all of them forward or none; every result that a later step of the
-chain reads is read as it was written, piece for piece; the longest chains are taken first.
+chain reads is read as it was written, piece for piece; the last results are read by somebody; the longest chains are taken first.
 
     compute conv   compute affine   compute relu   =>   fused conv + affine + relu        what lay between may need no memory
 """
@@ -91,6 +91,8 @@ def _fused(steps: Sequence[Step], places: Sequence[int], fusions: Fusions, graph
             return None
         links.append(link)
     inner = frozenset(number for number in results.last if outside.inner(number, places))
+    if any(parts[-1].ports[port][0] in inner for port in written_ports(parts[-1], graph)):
+        return None
     results_inside = [
         (k, port) for k, part in enumerate(parts) for port in written_ports(part, graph) if part.ports[port][0] in inner
     ]

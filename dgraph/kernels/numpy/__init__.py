@@ -1,4 +1,5 @@
-"""Local arithmetic in NumPy. `KERNELS`: (op, whether its gradient) -> kernel; that of optimizers is in `update`."""
+"""Local arithmetic in NumPy. `KERNELS`: (op, whether its gradient) -> kernel; `FUSIONS`: chains of such keys -> fusion; that of
+optimizers is in `update`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from dgraph.kernels.numpy import (
     dropout,
     error,
     global_pool,
+    gradient_chain,
     join,
     loss,
     metric,
@@ -45,5 +47,6 @@ KERNELS: Mapping[tuple[str, bool], Kernel] = MappingProxyType(
         for key, kernel in family.KERNELS.items()
     }
 )
+FUSIONS = gradient_chain.FUSIONS
 
-__all__ = ["KERNELS"]
+__all__ = ["FUSIONS", "KERNELS"]

@@ -201,25 +201,33 @@ def sum_of(rule: Rule | None, inputs: Sequence[Array], out: Array, accumulate: b
 
 @dataclass(frozen=True)
 class Beside:
-    """`out (+)= rule(inputs)`, element by element, on arrays of the shape of the inputs of a sum."""
+    """`out (+)= rule(inputs)`, element by element, on arrays of the shape of the inputs of a sum; `spare` blocks are the rule's to
+    work in."""
 
     rule: Rule
     inputs: Sequence[Array]
     out: Array
     accumulate: bool
+    spare: int = 0
 
 
-def sums_of(sums: Sequence[Sum], scratch: Array, beside: Sequence[Beside] = ()) -> Action:
-    """An action that takes several sums of one shape, whose first inputs lie in one memory order, in one pass; what is `beside`
-    them is done with a block while it is in the cache, in one more block of scratch. Sums of blocks are made by BLAS or in float64,
-    those over blocks in float64."""
+def sums_of(sums: Sequence[Sum], scratch: Array, beside: Sequence[Beside] = (), ahead: Sequence[Beside] = ()) -> Action:
+    """An action that takes several sums of one shape, whose first inputs lie in one memory order, in one pass; what is `ahead` of
+    them, and what is `beside` them, is done with a block before and behind its sums, while it is in the cache, in one more block of
+    scratch and those that are spare. Sums of blocks are made by BLAS or in float64, those over blocks in float64."""
     first, out, carver = sums[0].inputs[0], sums[0].out, Carver(scratch)
     room = _Room.of(carver, out.dtype, len(sums))
-    spares = [carver.take([LIMIT], out.dtype) for _ in beside[:1]]
+    spares = [
+        carver.take([LIMIT], out.dtype) for _ in range(max((1 + one.spare for one in (*ahead, *beside)), default=0))
+    ]
     order = memory_order(first)
     sizes = block_sizes(first.shape, order, LIMIT)
     axes = tuple(d for d, (n, m) in enumerate(zip(first.shape, out.shape, strict=True)) if n != m)
-    inputs = [*(array for one in sums for array in one.inputs), *(a for one in beside for a in (*one.inputs, one.out))]
+    inputs = [
+        *(array for one in ahead for array in (*one.inputs, one.out)),
+        *(array for one in sums for array in one.inputs),
+        *(array for one in beside for array in (*one.inputs, one.out)),
+    ]
     work: list[_Sums] = []
     for target in tiles(Rect.whole(out.shape), sizes) if out.size else ():
         kept = target.axes(order)
@@ -230,7 +238,8 @@ def sums_of(sums: Sequence[Sum], scratch: Array, beside: Sequence[Beside] = ()) 
         for block in tiles(box, sizes) if box else ():
             along = [*kept, *block.axes([d for d in order if d in axes])]
             loop = Loop(tuple(block.stack(array, along) for array in inputs), len(along)).merged(len(kept))
-            parts.append((_pass(sums, beside, loop.first, axes, totals, room, spares), loop))
+            adding = partial(_adding, axes=axes, room=room)
+            parts.append((_pass(sums, ahead, beside, loop.first, adding, totals, spares), loop))
         ends = [_end(one, view, total, room) for one, view, total in zip(sums, outs.first, totals, strict=True)]
         work.append(_Sums.of(outs, totals, parts, ends))
 
@@ -288,19 +297,26 @@ class _Sums:
                 end(view)
 
 
-def _pass(sums: Sequence[Sum], beside: Sequence[Beside], views: Sequence[Array], axes: tuple[int, ...],
-          totals: Sequence[Array], room: _Room, spares: Sequence[Array]) -> Rule:  # fmt: skip
+def _pass(sums: Sequence[Sum], ahead: Sequence[Beside], beside: Sequence[Beside], views: Sequence[Array],
+          adding: Callable[[Sum, Array, Array], Rule], totals: Sequence[Array], spares: Sequence[Array]) -> Rule:  # fmt: skip
     """What is done with a block of all inputs, of which `views` is the first."""
     rules: list[tuple[Rule, slice]] = []
-    at = 0
+
+    def take(count: int) -> slice:
+        at = rules[-1][1].stop if rules else 0
+        return slice(at, at + count)
+
+    def assign(others: Sequence[Beside]) -> None:
+        for other in others:
+            part = take(len(other.inputs) + 1)
+            free = spares[1 : 1 + other.spare]
+            rules.append((_assigning(other.rule, views[part][-1], other.accumulate, spares[0], free), part))
+
+    assign(ahead)
     for one, total in zip(sums, totals, strict=True):
-        part = slice(at, at + len(one.inputs))
-        rules.append((_adding(one, views[at], axes, total, room), part))
-        at = part.stop
-    for other in beside:
-        part = slice(at, at + len(other.inputs) + 1)
-        rules.append((_assigning(other.rule, views[part][-1], other.accumulate, spares[0], ()), part))
-        at = part.stop
+        part = take(len(one.inputs))
+        rules.append((adding(one, views[part.start], total), part))
+    assign(beside)
     if len(rules) == 1:
         return rules[0][0]
 
@@ -311,7 +327,7 @@ def _pass(sums: Sequence[Sum], beside: Sequence[Beside], views: Sequence[Array],
     return act
 
 
-def _adding(one: Sum, view: Array, axes: tuple[int, ...], total: Array, room: _Room) -> Rule:
+def _adding(one: Sum, view: Array, total: Array, axes: tuple[int, ...], room: _Room) -> Rule:
     """What adds the sums over some axes of the rule's values on blocks like `view` to a total."""
     values = like(view, room.rounded)
     matrix, add = _added_up(values, axes, total, room)

@@ -35,12 +35,17 @@ from dgraph.rect import Rect
 Operands = Mapping[str, Array]
 
 
-def _views(call: Call, arrays: Mapping[str, Array], piece: Rect) -> Operands:
+def views_of(call: Call, arrays: Mapping[str, Array], piece: Rect) -> Operands:
     """Every operand with one axis a label, and, where it is read, spread over the whole piece."""
     size = piece.size
     written = {port for port in call.rects if port == "output" or (port.endswith(".delta") and port != "output.delta")}
     views = {port: Operand.of(call, port, arrays[port]).view(piece) for port in call.rects}
     return {port: view if port in written else np.broadcast_to(view, size) for port, view in views.items()}
+
+
+def by_label(call: Call, array: Array) -> Array:
+    """An array of the input's rect with one axis a label."""
+    return Operand.of(call, "input", array).view(call.piece)
 
 
 def _add_to(call: Call, views: Operands, port: str, rule: Rule, reads: Sequence[str], scratch: Array) -> Action:
@@ -52,7 +57,7 @@ def _add_to(call: Call, views: Operands, port: str, rule: Rule, reads: Sequence[
 # --- statistics
 
 
-def _of_present(call: Call, bind: Callable[[Rect, float], Action]) -> Action:
+def of_present(call: Call, bind: Callable[[Rect, float], Action]) -> Action:
     """`bind(piece, elements)` for the part of the piece whose samples are there, and how many elements are summed.
 
     Bound once for full batches, and for a partial one when it first comes: there are few sizes of them.
@@ -106,7 +111,7 @@ class Statistic(Indifferent):
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
         accumulate = "output" in call.accumulate
-        train = _of_present(call, partial(self._sum, call, arrays, scratch))
+        train = of_present(call, partial(self._sum, call, arrays, scratch))
         if "running" not in call.rects:
             return train
         running = arrays["running"] if self._is_first(call) else None
@@ -117,7 +122,7 @@ class Statistic(Indifferent):
         accumulate = "output" in call.accumulate
         if not piece:
             return partial(_take, None, arrays["output"], accumulate)
-        views = _views(call, arrays, piece)
+        views = views_of(call, arrays, piece)
         inputs = [views[port] for port in self.reads]
         return sum_of(self.rule, inputs, views["output"], accumulate, scratch, 1 / elements)
 
@@ -158,13 +163,13 @@ class StatisticGradient(Indifferent):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
-        return _of_present(call, partial(self._spread, call, arrays, scratch))
+        return of_present(call, partial(self._spread, call, arrays, scratch))
 
     def _spread(self, call: Call, arrays: Mapping[str, Array], scratch: Array, piece: Rect, elements: float) -> Action:
         steps: list[Step] = []
         if piece:
             rule = partial(self.rule, self.factor / elements)
-            steps.append(_add_to(call, _views(call, arrays, piece), "input.delta", rule, self.reads, scratch))
+            steps.append(_add_to(call, views_of(call, arrays, piece), "input.delta", rule, self.reads, scratch))
         if piece != call.piece and "input.delta" not in call.accumulate:
             delta = Operand.of(call, "input.delta", arrays["input.delta"]).view(_behind(call, piece))
             steps.append(partial(delta.fill, 0))
@@ -191,7 +196,7 @@ def _inverse_deviation(variance: Array, epsilon: float, out: Array) -> None:
     np.reciprocal(out, out=out)
 
 
-def _by_statistic(call: Call) -> bool:
+def by_statistic(call: Call) -> bool:
     """Whether scale and shift have one number for every number of the statistics, as in batch norm: sums over the labels that these
     lack are then all that is to be known of the input."""
     maps = call.access.maps
@@ -218,7 +223,7 @@ class _Normalizing(Indifferent):
         numbers = {name: carver.take(variance.shape, call.dtype) for name in ("inverse", "factor")}
         epsilon = float(call.attributes["epsilon"])
         steps: list[Step] = [partial(_inverse_deviation, variance, epsilon, numbers["inverse"])]
-        if "scale" in call.rects and _by_statistic(call):
+        if "scale" in call.rects and by_statistic(call):
             steps.append(partial(np.multiply, numbers["inverse"], arrays["scale"], out=numbers["factor"]))
         else:
             steps.append(partial(np.copyto, numbers["factor"], numbers["inverse"]))
@@ -240,9 +245,9 @@ class Normalize(_Normalizing):
         """See `Kernel.bind`."""
         carver = Carver(scratch)
         steps, numbers = self.found(call, arrays, carver)
-        views = dict(_views(call, arrays, call.piece)) | _spread(call, numbers)
+        views = dict(views_of(call, arrays, call.piece)) | _spread(call, numbers)
         ports = [
-            port for port in ("scale", "shift") if port in call.rects and not (port == "scale" and _by_statistic(call))
+            port for port in ("scale", "shift") if port in call.rects and not (port == "scale" and by_statistic(call))
         ]
         rule = partial(_normalize, "scale" in ports, "shift" in ports)
         inputs = [views[port] for port in ("input", "mean", "factor", *ports)]
@@ -272,30 +277,35 @@ class NormalizeGradient(_Normalizing):
 
     def bind(self, call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
         """See `Kernel.bind`."""
+        return self.behind([], call, arrays, scratch)
+
+    def behind(self, ahead: Sequence[Beside], call: Call, arrays: Mapping[str, Array], scratch: Array) -> Action:
+        """The gradient, with more that is done ahead of it, block by block, where it is `by_statistic`; one axis a label."""
         carver = Carver(scratch)
         steps, numbers = self.found(call, arrays, carver)
-        views = dict(_views(call, arrays, call.piece)) | _spread(call, numbers)
-        if not _by_statistic(call):
+        views = dict(views_of(call, arrays, call.piece)) | _spread(call, numbers)
+        if not by_statistic(call):
             return in_sequence([*steps, *self._separately(call, views, carver)])
         shape = arrays["variance"].shape
         plain, centred = (carver.take(shape, call.dtype) for _ in range(2))
-        return in_sequence([*steps, self._sums(call, views, (plain, centred), carver),
+        return in_sequence([*steps, self._sums(call, views, (plain, centred), carver, ahead),
                             partial(_settle, call, arrays, numbers, plain, centred)])  # fmt: skip
 
     def overwrites(self, call: Call) -> Collection[tuple[str, str]]:
         """See `InPlace.overwrites`: sums of a block come first."""
         return [("input.delta", "output.delta")]
 
-    def _sums(self, call: Call, views: Operands, found: tuple[Array, Array], carver: Carver) -> Action:
+    def _sums(self, call: Call, views: Operands, found: tuple[Array, Array], carver: Carver,
+              ahead: Sequence[Beside]) -> Action:  # fmt: skip
         """Finds the sums of the delta, and of its product with the distance from the mean; input.delta beside them."""
         outs = [Operand.of(call, "variance", array).view(call.piece) for array in found]
         delta = views["output.delta"]
         sums = [Sum(None, [delta], outs[0]), Sum(_times_distance, [delta, views["input"], views["mean"]], outs[1])]
         if "input.delta" not in views:
-            return sums_of(sums, carver.rest)
+            return sums_of(sums, carver.rest, (), ahead)
         accumulate = "input.delta" in call.accumulate
         beside = Beside(np.multiply, [delta, views["factor"]], views["input.delta"], accumulate)
-        return sums_of(sums, carver.rest, [beside])
+        return sums_of(sums, carver.rest, [beside], ahead)
 
     def _separately(self, call: Call, views: Operands, carver: Carver) -> list[Action]:
         """Every result for itself."""

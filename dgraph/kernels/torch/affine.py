@@ -21,8 +21,8 @@ from dgraph.kernels.call import Action, Array, Call, Chain, Fusion, Kernel
 from dgraph.kernels.numpy import KERNELS as OTHERS
 from dgraph.kernels.numpy.block import Step, in_sequence
 from dgraph.kernels.numpy.blockwise import Indifferent
+from dgraph.kernels.numpy.chain import Arrays, assigns, completed, linked, one_by_one, workspace_of
 from dgraph.kernels.torch import pointwise
-from dgraph.kernels.torch.chain import Arrays, assigns, completed, linked, one_by_one, workspace_of
 from dgraph.kernels.torch.channel import PART, TERMS, ColumnSums, Matrices, Row, matrices, of_channels
 
 Operands = Mapping[str, Array]

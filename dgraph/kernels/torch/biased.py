@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dgraph.kernels.call import Action, Array, Chain
+from dgraph.kernels.numpy.chain import Arrays, assigns, linked
 from dgraph.kernels.torch.affine import by_channel
-from dgraph.kernels.torch.chain import Arrays, assigns, linked
 from dgraph.kernels.torch.channel import of_channels
 from dgraph.kernels.torch.convolution import Convolution, Ending
 

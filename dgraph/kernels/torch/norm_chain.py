@@ -20,17 +20,19 @@ from dgraph.kernels.backend import Key
 from dgraph.kernels.call import Action, Array, Call, Chain, Fusion, Kernel
 from dgraph.kernels.numpy import KERNELS as OTHERS
 from dgraph.kernels.numpy.block import in_sequence
-from dgraph.kernels.torch import norm, statistic
-from dgraph.kernels.torch.chain import (
+from dgraph.kernels.numpy.chain import (
     Arrays,
     assigns,
     completed,
+    home_of,
     linked,
     of_one_piece,
     one_by_one,
+    passes_on,
     same_memory,
     workspace_of,
 )
+from dgraph.kernels.torch import norm, statistic
 from dgraph.kernels.torch.channel import of_channels
 from dgraph.kernels.torch.norm import Backward, Gate, normalizing
 from dgraph.kernels.torch.statistic import by_channel
@@ -146,24 +148,11 @@ class Gradient:
         normalize = chain.calls[at]
         if not by_channel(normalize) or not assigns(normalize, "input.delta"):
             return False
-        if any(not self._passes(chain, k) for k in range(1, at + 1)):
+        if any(not passes_on(chain, k) for k in range(1, at + 1)):
             return False
         if self.before and not assigns(chain.calls[0], "input.delta"):
             return False
         return not self.statistics or _fits_line(chain, at)
-
-    def _passes(self, chain: Chain, k: int) -> bool:
-        """Whether a call takes the delta that the one before it has written; of a sum, whether it has two deltas of one shape."""
-        call, links = chain.calls[k], chain.links[k]
-        before = chain.calls[k - 1]
-        if list(links) != ["output.delta"] or links["output.delta"][0] != k - 1:
-            return False
-        if before.op == "add" and not assigns(before, links["output.delta"][1]):
-            return False
-        if call.op != "add":
-            return True
-        deltas = [rect.size for port, rect in call.rects.items() if port != "output.delta"]
-        return len(deltas) == 2 and all(size == call.rects["output.delta"].size for size in deltas)
 
     def workspace(self, chain: Chain) -> int:
         """See `Fusion.workspace`."""
@@ -175,7 +164,10 @@ class Gradient:
         call, delta = chain.calls[at], arrays[at]["input.delta"]
         inner = {(k, port): delta for k in range(at) for port in chain.calls[k].rects if port.startswith("input")}
         full = completed(chain, arrays, inner)
-        gate = self._gate(chain, full, delta) if self.before else None
+        gate = None
+        if self.before:
+            home, others = home_of(chain, full, delta)
+            gate = Gate(full[0]["output"], full[0]["output.delta"], home, tuple(others))
         found = Backward.of(call, full[at], gate)
         if found is None or (self.statistics and not same_memory(*(own["input"] for own in full[at : at + 2]))):
             return one_by_one(chain, full, _KERNELS, scratch)
@@ -184,21 +176,6 @@ class Gradient:
     def overwrites(self, chain: Chain) -> Collection[tuple[tuple[int, str], tuple[int, str]]]:
         """See `InPlace.overwrites`: what comes in is read for the last time when it passes the gate."""
         return [((len(self.before), "input.delta"), (0, "output.delta"))]
-
-    def _gate(self, chain: Chain, full: Arrays, delta: Array) -> Gate:
-        """Where what passes the relu goes: to the result of relu.grad, or to that of add.grad which nobody else reads."""
-        own = full[0]
-        homes = [(own["input.delta"], False)]
-        if "add" in self.before:
-            homes += [
-                (full[1][p], p in chain.calls[1].accumulate) for p in chain.calls[1].rects if p.startswith("input")
-            ]
-        # What is assigned and kept is written once, and read again from there.
-        homes = [(array, added) for array, added in homes if added or not same_memory(array, delta)]
-        kept = [array for array, added in homes if not added]
-        home = kept[0] if kept else delta
-        others = [(array, added) for array, added in homes if added or not same_memory(array, home)]
-        return Gate(own["output"], own["output.delta"], home, tuple(others))
 
 
 class Lines:

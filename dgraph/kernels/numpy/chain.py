@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dgraph.kernels.backend import Key
 from dgraph.kernels.call import Action, Array, Call, Chain, Kernel
 from dgraph.kernels.numpy.block import in_sequence
 
 Arrays = Sequence[Mapping[str, Array]]
+Home = tuple[Array, list[tuple[Array, bool]]]
+"""Where a delta is made, and to what arrays it is copied, or added (True)."""
 
 
 def of_one_piece(calls: Sequence[Call]) -> bool:
@@ -40,6 +41,33 @@ def linked(chain: Chain, k: int, **sources: tuple[int, str]) -> bool:
     return dict(chain.links[k]) == wanted
 
 
+def passes_on(chain: Chain, k: int) -> bool:
+    """Whether gradient call k takes the delta that the one before it has written; of a sum, whether it has two deltas of one
+    shape."""
+    call, links, before = chain.calls[k], chain.links[k], chain.calls[k - 1]
+    if list(links) != ["output.delta"] or links["output.delta"][0] != k - 1:
+        return False
+    if before.op == "add" and not assigns(before, links["output.delta"][1]):
+        return False
+    if call.op != "add":
+        return True
+    deltas = [rect.size for port, rect in call.rects.items() if port != "output.delta"]
+    return len(deltas) == 2 and all(size == call.rects["output.delta"].size for size in deltas)
+
+
+def home_of(chain: Chain, full: Arrays, delta: Array) -> Home:
+    """For [add.grad] behind the gradient of a nonlinearity: where what passes this goes first, its own result, or that of add.grad
+    which nobody else reads, or `delta`; and where it goes from there."""
+    homes = [(full[0]["input.delta"], False)]
+    if chain.calls[1].op == "add":
+        homes += [(full[1][p], p in chain.calls[1].accumulate) for p in chain.calls[1].rects if p.startswith("input")]
+    # What is assigned and kept is written once, and read again from there.
+    homes = [(array, added) for array, added in homes if added or not same_memory(array, delta)]
+    kept = [array for array, added in homes if not added]
+    home = kept[0] if kept else delta
+    return home, [(array, added) for array, added in homes if added or not same_memory(array, home)]
+
+
 def completed(chain: Chain, arrays: Arrays, inner: Mapping[tuple[int, str], Array]) -> list[dict[str, Array]]:
     """The arrays of every call, inner results and those who read them included: where `inner` says, else in small arrays."""
     full = [dict(own) for own in arrays]
@@ -56,13 +84,13 @@ def completed(chain: Chain, arrays: Arrays, inner: Mapping[tuple[int, str], Arra
     return full
 
 
-def one_by_one(chain: Chain, arrays: Arrays, kernels: Mapping[Key, Kernel], scratch: Array) -> Action:
+def one_by_one(chain: Chain, arrays: Arrays, kernels: Mapping[tuple[str, bool], Kernel], scratch: Array) -> Action:
     """The kernels of a chain, one after the other, on arrays that are `completed`."""
     calls = zip(chain.calls, arrays, strict=True)
     return in_sequence([kernels[call.op, call.gradient].bind(call, own, scratch) for call, own in calls])
 
 
-def workspace_of(chain: Chain, kernels: Mapping[Key, Kernel]) -> int:
+def workspace_of(chain: Chain, kernels: Mapping[tuple[str, bool], Kernel]) -> int:
     """Bytes of scratch for its kernels."""
     return max(kernels[call.op, call.gradient].workspace(call) for call in chain.calls)
 
