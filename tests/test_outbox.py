@@ -37,3 +37,28 @@ def test_the_most_urgent_goes_first_and_no_more_fly_than_keep_a_link_busy():
         outbox.pump()
     assert log[most + 2 :] == [f"large {k}" for k in range(most + 1, 6)]
     assert len(gone) == 7
+
+
+def test_more_flies_where_a_link_was_found_idle():
+    log, outbox = [], Outbox()
+    sends = [Sent(k, log) for k in range(30)]
+    for send in sends:
+        outbox.put(0, send, PART_NBYTES, lambda: None)
+    outbox.pump()
+    most = FLYING_NBYTES // PART_NBYTES
+    for flying in (most, 2 * most, 4 * most):
+        before = len(log) - flying
+        assert log == list(range(len(log)))
+        for send in sends[before : len(log)]:
+            send.done = True
+        outbox.pump()
+    for send in sends:
+        send.done = True
+    outbox.pump()
+    outbox.pump()
+    assert log == list(range(30))
+    again = [Sent(k, log) for k in range(10)]
+    for send in again:
+        outbox.put(0, send, PART_NBYTES, lambda: None)
+    outbox.pump()
+    assert len(log) == 30 + most

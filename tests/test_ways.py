@@ -58,3 +58,16 @@ def test_every_way_with_pytorch():
         other = run_steps(load(text, [*way, "backend=torch"]), 2)
         assert compare(other, alone)["worst"] <= 1e-4
         assert bits(other) == bits(usual) or way not in ([], ["messages.window=false"])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("layers", [SPATIAL, NORMED])
+def test_what_hides_communication_changes_no_number(layers, backend):
+    if backend == "torch":
+        pytest.importorskip("torch")
+    text = config_text(layers, "{y: 2, x: 2}", batch=5, dtype="float32")
+    plain = run_steps(load(text, [f"backend={backend}", "overlap=false"]), 2)
+    for word in ("true", "{pieces: true, updates: late}", "{pieces: false, updates: late}"):
+        other = run_steps(load(text, [f"backend={backend}", f"overlap={word}"]), 2)
+        assert compare(other, plain)["worst"] <= 1e-5
+        assert bits(other) == bits(plain) or "pieces: false" not in word
