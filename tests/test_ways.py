@@ -13,6 +13,8 @@ WAYS = (
     ["messages.window=false", "messages.lower=false", "messages.bucket=0"],
     ["overlap={updates: late}"],
     ["messages.window=false", "overlap={pieces: false, updates: late}", "messages.bucket=0"],
+    ["memory={in_place: false, recompute: true}", "overlap={updates: late}"],
+    ["memory.recompute=[relu, tanh, normalize]", "messages.window=false"],
 )
 NORMED = (
     "{name: C1, conv: {channels: 4, size: 3, padding: 1}, norm: batch, nonlinearity: relu, split: {N: y, W: x}}",
