@@ -45,6 +45,7 @@ class Elementwise(Indifferent):
         return [("output", port) for port in ("input0", "input1")]
 
 
+@dataclass(frozen=True)
 class AddGradient(RemapGradient):
     """`input.delta = output.delta`: no copy where it lies."""
 

@@ -7,7 +7,7 @@ repeated, its delta is a sum in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -50,12 +50,23 @@ def total(first: Array, *rest: Array) -> None:
         np.add(out if k else first, other, out=out)
 
 
+Move = Callable[[Array, Array, bool, Array], Action]
+"""`move(source, target, accumulate, scratch)`: `target (+)= source`, in room for a block of scratch."""
+
+
+def moved(source: Array, target: Array, accumulate: bool, scratch: Array) -> Action:
+    """A copy goes straight to its place; in blocks where one lies across the other in memory."""
+    if accumulate:
+        return assign_or_add(product, [source], target, True, Carver(scratch))
+    if memory_order(source) == memory_order(target):
+        return partial(np.copyto, target, source)
+    return each(np.copyto, Blocks((target, source)))
+
+
 def sum_over_repeats(factors: Sequence[Array], target: Array, accumulate: bool, scratch: Array) -> Action:
     """`target (+)= product of the factors`, summed over the axes of which the target has one element only: in float64, unless a
     few views of a single factor are all."""
     if factors[0].shape == target.shape:
-        if len(factors) == 1:
-            return _moved(factors[0], target, accumulate, scratch)
         return assign_or_add(product, factors, target, accumulate, Carver(scratch))
     repeats = [n if n != m else 1 for n, m in zip(factors[0].shape, target.shape, strict=True)]
     if len(factors) == 1 and prod(repeats) <= FEW:
@@ -64,13 +75,8 @@ def sum_over_repeats(factors: Sequence[Array], target: Array, accumulate: bool, 
     return sum_of(product if len(factors) > 1 else None, factors, target, accumulate, scratch)
 
 
-def _moved(source: Array, target: Array, accumulate: bool, scratch: Array) -> Action:
-    """`target (+)= source`. A copy goes straight to its place; in blocks where one lies across the other in memory."""
-    if accumulate:
-        return assign_or_add(product, [source], target, True, Carver(scratch))
-    if memory_order(source) == memory_order(target):
-        return partial(np.copyto, target, source)
-    return each(np.copyto, Blocks((target, source)))
+def _summed(source: Array, target: Array, accumulate: bool, scratch: Array) -> Action:
+    return sum_over_repeats([source], target, accumulate, scratch)
 
 
 def _at(place: Sequence[int], repeats: Sequence[int]) -> tuple[slice, ...]:
@@ -86,7 +92,10 @@ def _box(operand: Operand, part: Rect, piece: Rect) -> Rect:
 
 @dataclass(frozen=True)
 class Remap(Indifferent):
-    """`output (+)= input`, for every input, where its map stays inside; elsewhere the attribute `value`, if there is one."""
+    """`output (+)= input`, for every input, where its map stays inside; elsewhere the attribute `value`, if there is one. `move` is
+    how elements get from one place to another."""
+
+    move: Move = moved
 
     def workspace(self, call: Call) -> int:
         """See `Kernel.workspace`."""
@@ -102,8 +111,8 @@ class Remap(Indifferent):
                 box = _box(source, part, call.piece)
                 outside = [rest for rim in outside for rest in rim.subtract(box)]
                 target = output.view(box)
-                spread = np.broadcast_to(view, target.shape)
-                steps.append(_moved(spread, target, accumulate, scratch))
+                spread = view if view.shape == target.shape else np.broadcast_to(view, target.shape)
+                steps.append(self.move(spread, target, accumulate, scratch))
         for rim in outside if "value" in call.attributes else ():
             fill = partial(np.copyto, src=call.attributes["value"])
             steps.append(assign_or_add(fill, [], output.view(rim), accumulate, Carver(scratch)))
@@ -113,6 +122,8 @@ class Remap(Indifferent):
 @dataclass(frozen=True)
 class RemapGradient(Indifferent):
     """`input.delta (+)= output.delta`, for every input, where its map stays inside: a sum over the labels that the input lacks."""
+
+    move: Move = moved
 
     def workspace(self, call: Call) -> int:
         """See `Kernel.workspace`."""
@@ -127,10 +138,11 @@ class RemapGradient(Indifferent):
             accumulate = port in call.accumulate
             if not accumulate and not (len(parts) == 1 and target.is_exact(parts[0][0])):
                 steps.append(partial(target.array.fill, 0))
-                accumulate = True
+                accumulate = len(parts) > 1
             for part, view in parts:
                 source = delta.view(_box(target, part, call.piece))
-                steps.append(sum_over_repeats([source], view, accumulate, scratch))
+                move = self.move if source.shape == view.shape else _summed
+                steps.append(move(source, view, accumulate, scratch))
         return in_sequence(steps)
 
 

@@ -17,11 +17,22 @@ from dgraph.kernels.numpy import KERNELS as OTHERS
 if find_spec("torch") is None:
     raise ConfigError("the backend torch needs the package torch", "pip install dgraph[torch]")
 
-from dgraph.kernels.torch import affine, average_pool, contraction, loss, norm, norm_chain, pointwise, pool, statistic
+from dgraph.kernels.torch import (
+    affine,
+    average_pool,
+    contraction,
+    loss,
+    norm,
+    norm_chain,
+    pointwise,
+    pool,
+    remap,
+    statistic,
+)
 from dgraph.kernels.torch.process import prepare
 from dgraph.kernels.torch.update import UPDATES
 
-FAMILIES = (statistic, norm, affine, pointwise, pool, average_pool, loss)
+FAMILIES = (statistic, norm, affine, pointwise, pool, average_pool, remap, loss)
 CHAINS = (norm_chain, affine)
 SINGLE = (contraction,)
 """Those of float32 alone."""
