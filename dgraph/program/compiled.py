@@ -99,22 +99,23 @@ class Program:
         demand = Demand(evaluation=True, fusion=False, reuse=self.config.memory.reuse, overlap=False)
         return make_schedule(self.layout, plan, self.backend, self.config.dtype, demand, self._orders)
 
-    def check(self) -> tuple[list[Finding], list[int]]:
-        """Everything that is wrong with the plans of all ranks, whether they are on one host or on several, and the peak bytes of
-        each, on one."""
+    def check(self, spread: bool | None = None) -> tuple[list[Finding], list[int]]:
+        """Everything that is wrong with the plans of all ranks, and the peak bytes of each; where they are on several hosts
+        (`spread`), or on one, or where nobody knows, either way: then the bytes are those on one."""
         plans = [self.plan(rank) for rank in range(self.ranks)]
         findings, peaks = check_plan(self.layout, plans), list[int]()
-        for spread in (False, True) if self.ranks > 1 else (False,):
-            schedules = [self.schedule(plan, spread) for plan in plans]
-            findings += check_progress([postings(schedule, self.is_late(spread)) for schedule in schedules])
+        ways = ((False, True) if self.ranks > 1 else (False,)) if spread is None else (spread,)
+        for way in ways:
+            schedules = [self.schedule(plan, way) for plan in plans]
+            findings += check_progress([postings(schedule, self.is_late(way)) for schedule in schedules])
             for schedule in schedules:
                 findings += check_memory(schedule, self.graph, self.backend, self.config.train.accumulate)
             peaks = peaks or [schedule.peak_nbytes for schedule in schedules]
         return findings, peaks
 
-    def require_checked(self) -> None:
-        """Raises CheckError with the first finding, if there is one."""
-        findings, _ = self.check()
+    def require_checked(self, spread: bool) -> None:
+        """Raises CheckError with the first finding, if there is one; as `check`."""
+        findings, _ = self.check(spread)
         if findings:
             raise CheckError(str(findings[0]), f"{len(findings)} findings; dgraph check shows all")
 

@@ -33,7 +33,7 @@ def agree(program: Program, communicator: Communicator) -> None:
             f"ranks {odd} planned something else than rank 0", "they read other configs or run other versions"
         )
     if communicator.rank == 0:
-        program.require_checked()
+        program.require_checked(communicator.spread)
     communicator.barrier()
 
 
