@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dgraph.error import ConfigError
+from dgraph.program import plan_summary
 from dgraph.schedule.check import check_progress, postings
 from dgraph.schedule.lifetime import lives_of
 from dgraph.schedule.overwrite import check_memory
@@ -77,6 +78,17 @@ def test_updates_are_late_between_hosts_unless_all_gradients_are_needed_first():
         assert not other.schedule(other.plan(0), spread=True).late
     with pytest.raises(ConfigError, match="none can be late: norms of all gradients"):
         network(PLAIN, "late", others=["train.clip=1"])
+
+
+def test_the_plan_says_when_updates_are_made_and_what_they_take():
+    near, far = (plan_summary(network(PLAIN, word), [0]) for word in ("auto", "late"))
+    assert near["updates"] == "in the step; between hosts late: each before the next step reads the parameter"
+    assert far["updates"] == "late: each before the next step reads the parameter, its gradient under way until then"
+    clipped = plan_summary(network(PLAIN, "auto", others=["train.clip=1"]), [0])
+    assert clipped["updates"] == "in the step: norms of all gradients are needed before the first update"
+    assert plan_summary(network(PLAIN, "step"), [0])["updates"] == "in the step: as asked for"
+    (entry,) = near["ranks"]
+    assert entry["spread_peak_nbytes"] == far["ranks"][0]["peak_nbytes"]
 
 
 def test_the_proof_knows_the_next_step():

@@ -55,7 +55,9 @@ def command(config: str, ranks: int | None, overrides: Sequence[str], as_json: b
             if len(members) > 1:
                 print(f"together: {', '.join(members)}")
     if program.ranks > 1:
+        peak = max(entry["spread_peak_nbytes"] for entry in summary["ranks"])
         print(f"updates: {summary['updates']}")
+        print(f"on several hosts: peak {as_bytes(peak)}")
     print(libraries_text(summary["libraries"]))
     if as_json:
         result_line(summary)

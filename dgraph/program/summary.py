@@ -19,8 +19,8 @@ from dgraph.schedule.turn import Turn, behind_gradients
 def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
     """Bytes and messages of a training step, and memory, of some ranks: the result of `dgraph plan`. `size` is the number of all
     ranks; `ranks` lists those asked for, each with `rank`, `peak_nbytes`, of which `memory` says what it is for (as
-    `Schedule.memory`), `sent_nbytes`, `messages` and, by tensor, `tensors`; `libraries` are the ops by the library whose kernels
-    do them; `updates` says when parameters are updated, and why.
+    `Schedule.memory`), `spread_peak_nbytes`, the peak where ranks are on several hosts, `sent_nbytes`, `messages` and, by tensor,
+    `tensors`; `libraries` are the ops by the library whose kernels do them; `updates` says when parameters are updated, and why.
 
     A tensor has its `kind` and `axes`, and why (`because`); how it travels (`way`); `convoy`, the first tensor of those that
     travel with it; and its `messages` (those of a convoy count at its first tensor), `sent_nbytes` and `received_nbytes`.
@@ -30,12 +30,14 @@ def plan_summary(program: Program, ranks: range | list[int]) -> dict[str, Any]:
     for rank in ranks:
         plan = program.plan(rank)
         schedule = program.schedule(plan)
+        spread = program.schedule(plan, spread=True) if program.ranks > 1 else schedule
         tensors = {t.tensor: _entry(program, convoy, t) for convoy in plan.convoys for t in convoy.transfers}
         entries.append(
             {
                 "rank": rank,
                 "peak_nbytes": schedule.peak_nbytes,
                 "memory": schedule.memory,
+                "spread_peak_nbytes": spread.peak_nbytes,
                 "sent_nbytes": sum(t["sent_nbytes"] for t in tensors.values()),
                 "messages": sum(t["messages"] for t in tensors.values()),
                 "tensors": {name: tensors[name] for name in plan.transfers},
