@@ -31,6 +31,8 @@ from dgraph.random import fill_uniform
 from dgraph.rect import Rect
 from dgraph.spare import empty
 
+SAMPLES = 64
+"""How many samples are moved at a time."""
 Bounds = tuple[int, int]
 Draw = Callable[[Array], Array]
 """From samples, int64 [n], to what happens to each along every dimension, int64 [n, dimension, 2]: an offset, and 1 if mirrored."""
@@ -191,14 +193,30 @@ class Moved(Behind):
 
     def read(self, indices: Array, rect: Rect) -> Array:
         """As `Source.read`; zeros where a sample was moved away."""
-        return _read_moved(self.source.read, self.source.shape, 0.0, self.draw(indices), indices, rect)
+
+        def read(some: Array) -> Array:
+            return _read_moved(self.source.read, self.source.shape, 0.0, self.draw(some), some, rect)
+
+        return _in_bites(read, indices)
 
     def labels(self, indices: Array, rect: Rect) -> Array:
         """As `Source.labels`; no label where a sample was moved away."""
-        moves = self.draw(indices)
-        moves[:, np.array(self.source.label_shape) == 1] = 0
         missing = missing_label(self.source.classes)
-        return _read_moved(self.source.labels, self.source.label_shape, missing, moves, indices, rect)
+
+        def read(some: Array) -> Array:
+            moves = self.draw(some)
+            moves[:, np.array(self.source.label_shape) == 1] = 0
+            return _read_moved(self.source.labels, self.source.label_shape, missing, moves, some, rect)
+
+        return _in_bites(read, indices)
+
+
+def _in_bites(read: Callable[[Array], Array], indices: Array) -> Array:
+    """What is read of samples, a few at a time, so that what is drawn for them stays small."""
+    found = [read(indices[start : start + SAMPLES]) for start in range(0, max(1, len(indices)), SAMPLES)]
+    if len(found) == 1:
+        return found[0]
+    return np.concatenate(found, out=empty((len(indices), *found[0].shape[1:]), np.result_type(*found)))
 
 
 def _read_moved(read: Callable[[Array, Rect], Array], extents: Sequence[int], missing: float, moves: Array,

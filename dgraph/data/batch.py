@@ -22,7 +22,7 @@ from dgraph.spare import lent
 
 MISSING = -1
 """The index of a sample that a last, partial batch lacks, and its class numbers; its real targets are NaN, its values 0."""
-BITE, SAMPLES = 1 << 20, 64
+BITE, SAMPLES = 1 << 20, 512
 """How many elements, and samples, are read at a time at most."""
 Read = Callable[[Array, Rect], Array]
 

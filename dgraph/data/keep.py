@@ -56,6 +56,9 @@ class Kept(Behind):
             shelf.there[missing] = True
         rows = shelf.values[(slice(None), *rect.slices(whole.start))]
         found = empty((len(indices), *rect.size), rows.dtype)
+        if rows.flags.c_contiguous and rows.size:
+            return np.take(rows, indices, 0, out=found, mode="clip")
+        # NumPy would copy all rows first.
         for k, index in enumerate(indices.tolist()):
             found[k] = rows[index]
         return found
