@@ -9,6 +9,8 @@ import pytest
 
 from dgraph.kernels.call import InPlace
 from dgraph.kernels.numpy import KERNELS
+from dgraph.schedule.inplace import joined
+from dgraph.schedule.lifetime import Life
 from dgraph.schedule.overwrite import check_memory
 from tests.fused import CHAINS, NORMED, backend
 from tests.joined import NETWORKS, text_of
@@ -179,3 +181,9 @@ def test_a_permission_without_a_place_is_found():
     wrong = replace(schedule, placement=replace(schedule.placement, offsets=MappingProxyType(offsets)))
     (finding,) = check_memory(wrong, made.graph, made.backend)
     assert "written over" in str(finding)
+
+
+def test_a_chain_may_be_of_any_length():
+    length = 5000
+    lives, over = {k: Life(k, k + 1, 4) for k in range(length)}, {k + 1: k for k in range(length - 1)}
+    assert joined(lives, over) == ({0: Life(0, length, 4)}, dict.fromkeys(range(length), 0))

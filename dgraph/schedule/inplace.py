@@ -78,9 +78,13 @@ def joined(lives: Mapping[int, Life], over: Mapping[int, int]) -> tuple[dict[int
     firsts: dict[int, int] = {}
 
     def first(number: int) -> int:
-        if number in over:
-            firsts.setdefault(number, first(over[number]))
-        return firsts.get(number, number)
+        passed = []
+        while number in over and number not in firsts:
+            passed.append(number)
+            number = over[number]
+        home = firsts.get(number, number)
+        firsts.update(dict.fromkeys(passed, home))
+        return home
 
     found: dict[int, Life] = {}
     for number, life in lives.items():

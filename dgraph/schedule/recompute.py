@@ -116,17 +116,18 @@ class _Search:
 
     def _gather(self, place: int, before: int, made: dict[int, set[int]], operands: set[int]) -> bool:
         """Adds what must be done again for a step to be, before another: what it reads must be there then, or be made again."""
-        for number in self.touches[place].reads - self.lasting:
-            if max(self.readers[number]) >= before:
-                operands.add(number)
-                continue
-            source = self.writers.get(number, [self.forward])[0]
-            if not self._is_made_by(number, source):
-                return False
-            known = source in made
-            made.setdefault(source, set()).add(number)
-            if not known and not self._gather(source, before, made, operands):
-                return False
+        waiting = [place]
+        while waiting:
+            for number in self.touches[waiting.pop()].reads - self.lasting:
+                if max(self.readers[number]) >= before:
+                    operands.add(number)
+                    continue
+                source = self.writers.get(number, [self.forward])[0]
+                if not self._is_made_by(number, source):
+                    return False
+                if source not in made:
+                    waiting.append(source)
+                made.setdefault(source, set()).add(number)
         return True
 
 
